@@ -1,0 +1,125 @@
+using System.Collections.Immutable;
+
+namespace FlipController.Core;
+
+/// <summary>The one configuration record; its initial values are the defaults, documented in config/flipcontroller.yaml.</summary>
+public sealed record Configuration
+{
+    public ControlOptions Control { get; init; } = new();
+    /// <summary>Where metrics are served; null: nowhere.</summary>
+    public MetricsOptions? Metrics { get; init; }
+    public string State { get; init; } = "/var/lib/flipcontroller";
+    public string Runtime { get; init; } = "/run/flipcontroller";
+    public ImmutableSortedDictionary<string, PairOptions> Pairs { get; init; } = ImmutableSortedDictionary<string, PairOptions>.Empty;
+}
+
+public sealed record ControlOptions
+{
+    public string Socket { get; init; } = "/run/flipcontroller/control.sock";
+    /// <summary>The group that may use the socket beside its owner; it is left to the owner alone when there is no such group.</summary>
+    public string Group { get; init; } = "flipcontroller";
+}
+
+public sealed record MetricsOptions
+{
+    /// <summary>ADDRESS:PORT.</summary>
+    public string Listen { get; init; } = "127.0.0.1:9107";
+}
+
+public sealed record PairOptions
+{
+    public required string Name { get; init; }
+    public required HaproxyOptions Haproxy { get; init; }
+    public PortsOptions Ports { get; init; } = new();
+    public RedirectOptions Redirect { get; init; } = new();
+    public HoldOptions Hold { get; init; } = new();
+    public GateOptions Gate { get; init; } = new();
+    public WatchOptions Watch { get; init; } = new();
+    public DrainOptions Drain { get; init; } = new();
+    public HooksOptions Hooks { get; init; } = new();
+}
+
+public sealed record HaproxyOptions
+{
+    public required ImmutableArray<string> Config { get; init; }
+    public string Binary { get; init; } = "haproxy";
+    /// <summary>Flip by itself when the files change.</summary>
+    public bool Watch { get; init; } = true;
+    /// <summary>More files or directories (certificates, maps) whose change makes a flip.</summary>
+    public ImmutableArray<string> AlsoWatch { get; init; } = [];
+    /// <summary>How long the files must rest before a change counts.</summary>
+    public TimeSpan Settle { get; init; } = TimeSpan.FromMilliseconds(200);
+}
+
+public sealed record PortsOptions
+{
+    public int Blue { get; init; } = 21000;
+    public int Green { get; init; } = 22000;
+}
+
+public enum RedirectMethod { Nftables }
+
+public sealed record RedirectOptions
+{
+    public RedirectMethod Method { get; init; } = RedirectMethod.Nftables;
+    /// <summary>The bits of the connection mark that are ours: one run of at least 8 bits; the upper 4 name the pair.</summary>
+    public uint MarkMask { get; init; } = 0x00ffff00;
+}
+
+public enum HoldMethod { Auto, None }
+
+public sealed record HoldOptions
+{
+    public HoldMethod Method { get; init; } = HoldMethod.Auto;
+    public TimeSpan Max { get; init; } = TimeSpan.FromMilliseconds(100);
+}
+
+public enum ParityRule { All, None }
+
+public sealed record GateOptions
+{
+    public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(30);
+    public ParityRule Parity { get; init; } = ParityRule.All;
+    public ImmutableArray<HttpProbe> Probes { get; init; } = [];
+    /// <summary>What a changed configuration that no longer has a front address means: a refusal, or consent.</summary>
+    public DroppedServices DroppedServices { get; init; } = DroppedServices.Refuse;
+}
+
+public enum DroppedServices { Refuse, Allow }
+
+/// <param name="Service">A front address as the configuration file has it, <c>:80</c> or <c>10.0.0.1:443</c>; the probe goes to its private port.</param>
+/// <param name="Host">The Host header, and with <paramref name="Tls"/> the server name (SNI); null: the address.</param>
+public sealed record HttpProbe(string Service, string Path, string? Host, int ExpectFrom, int ExpectTo, bool Tls);
+
+public sealed record WatchOptions
+{
+    /// <summary>The undo window.</summary>
+    public TimeSpan Undo { get; init; } = TimeSpan.FromSeconds(30);
+    public double Max5xxRatio { get; init; } = 0.05;
+    public int MinRequests { get; init; } = 50;
+    /// <summary>How long a server may be UP on the old side and not on the new before that counts: two checkers are never in step.</summary>
+    public TimeSpan ParityGrace { get; init; } = TimeSpan.FromSeconds(3);
+}
+
+public enum AtDeadline { Close, Keep }
+
+public sealed record DrainOptions
+{
+    public TimeSpan Deadline { get; init; } = TimeSpan.FromMinutes(10);
+    public AtDeadline AtDeadline { get; init; } = AtDeadline.Close;
+    public int MaxRetired { get; init; } = 4;
+}
+
+/// <summary>Argument lists run after the event they are named for, without a shell; placeholders as {pair}, {from}, {to}.</summary>
+public sealed record HooksOptions
+{
+    public ImmutableArray<string> Switched { get; init; } = [];
+    public ImmutableArray<string> Drained { get; init; } = [];
+    public ImmutableArray<string> Failed { get; init; } = [];
+}
+
+/// <summary>One fault of a configuration file: where, what stands there, and the rule it breaks.</summary>
+public sealed record ConfigurationFault(string File, int Line, string Path, string Message)
+{
+    public override string ToString() => $"{File}:{Line}: {Path}: {Message}";
+}

@@ -1,0 +1,74 @@
+using System.Diagnostics.CodeAnalysis;
+using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
+using System.Text.Json;
+using System.Text.Json.Serialization;
+
+namespace FlipController.Core;
+
+/// <summary>
+/// One TCP front address of a pair: what clients connect to. <see cref="IPAddress.Any"/> covers every IPv4 address of the host;
+/// <see cref="IPAddress.IPv6Any"/> covers every IPv6 address and, unless <paramref name="V6Only"/>, every IPv4 address too
+/// (ipv6(7), IPV6_V6ONLY; HAProxy's <c>bind :::80</c> against <c>bind :::80 v6only</c>).
+/// </summary>
+[JsonConverter(typeof(ServiceJsonConverter))]
+public sealed record Service(IPAddress Address, int Port, bool V6Only = false)
+{
+    public bool IsWildcard => Address.Equals(IPAddress.Any) || Address.Equals(IPAddress.IPv6Any);
+
+    public bool CoversIPv4 => Address.AddressFamily == AddressFamily.InterNetwork
+        || (Address.Equals(IPAddress.IPv6Any) && !V6Only) || Address.IsIPv4MappedToIPv6;
+
+    public bool CoversIPv6 => Address.AddressFamily == AddressFamily.InterNetworkV6 && !Address.IsIPv4MappedToIPv6;
+
+    /// <summary><c>*:80</c>, <c>10.0.0.1:80</c>, <c>[::]:80</c>, <c>[::]:80 v6only</c>, <c>[2001:db8::1]:443</c>.</summary>
+    public override string ToString()
+    {
+        string host = Address.Equals(IPAddress.Any) ? "*"
+            : Address.AddressFamily == AddressFamily.InterNetworkV6 ? $"[{Address}]" : Address.ToString();
+        return $"{host}:{Port}{(V6Only ? " v6only" : "")}";
+    }
+
+    /// <summary>Reads what <see cref="ToString"/> writes.</summary>
+    public static bool TryParse(string? text, [NotNullWhen(true)] out Service? service)
+    {
+        service = null;
+        if (string.IsNullOrEmpty(text)) return false;
+        bool v6Only = text.EndsWith(" v6only", StringComparison.Ordinal);
+        if (v6Only) text = text[..^" v6only".Length];
+        int colon = text.LastIndexOf(':');
+        if (colon < 0 || !int.TryParse(text.AsSpan(colon + 1), NumberStyles.None, CultureInfo.InvariantCulture, out int port)
+            || port is < 1 or > 65535) return false;
+        string host = text[..colon];
+        IPAddress? address;
+        if (host is "*" or "") address = IPAddress.Any;
+        else if (!IPAddress.TryParse(host.TrimStart('[').TrimEnd(']'), out address)) return false;
+        service = new Service(address, port, v6Only);
+        return true;
+    }
+}
+
+/// <summary>A service and the private port on which one generation really listens for it, on the same address.</summary>
+public sealed record ServicePort(Service Service, int PrivatePort);
+
+/// <summary>The private ports a slot may use: <paramref name="First"/> and the ports after it, <paramref name="Count"/> in all.</summary>
+public readonly record struct PortBlock(int First, int Count)
+{
+    public int Last => First + Count - 1;
+
+    public bool Contains(int port) => port >= First && port <= Last;
+
+    public override string ToString() => $"{First}-{Last}";
+}
+
+internal sealed class ServiceJsonConverter : JsonConverter<Service>
+{
+    public override Service Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options) =>
+        Service.TryParse(reader.GetString(), out Service? service)
+            ? service
+            : throw new JsonException($"\"{reader.GetString()}\" is not a service: ADDRESS:PORT was expected");
+
+    public override void Write(Utf8JsonWriter writer, Service value, JsonSerializerOptions options) =>
+        writer.WriteStringValue(value.ToString());
+}

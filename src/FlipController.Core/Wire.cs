@@ -1,0 +1,111 @@
+using System.Collections.Immutable;
+using System.Text.Json;
+using System.Text.Json.Serialization;
+
+namespace FlipController.Core;
+
+// What crosses the control socket, in both directions: `flipctl --json` prints these very records.
+// Names are camelCase; a name that carries a unit keeps it after an underscore (duration_ms), as operators grep for it.
+
+public sealed record StatusReport(ImmutableArray<PairStatus> Pairs);
+
+/// <param name="State">cold, preparing, gating, switching, watching, returning, steady or faulted.</param>
+/// <param name="Standby">The generation being proven, null when none is.</param>
+/// <param name="Previous">The generation one transaction away, while the undo window is open.</param>
+/// <param name="Pending">A newer change waits for the flip under way to end.</param>
+/// <param name="Redirect">How NEW connections are sent, and to which generation the kernel sends them now.</param>
+/// <param name="UndoEnds">When the undo window closes, while it is open.</param>
+/// <param name="Fault">What is wrong now, in one sentence; null when nothing is.</param>
+/// <param name="Warnings">What HAProxy said when the active generation was started.</param>
+public sealed record PairStatus(
+    string Name, string State, GenerationStatus? Active, GenerationStatus? Standby, GenerationStatus? Previous,
+    ImmutableArray<GenerationStatus> Retired, bool Pending, RedirectStatus Redirect, HoldStatus Hold, FlipRecord? LastFlip,
+    DateTimeOffset? UndoEnds, string? Fault, ImmutableArray<string> Warnings);
+
+/// <param name="Generation">The generation whose chain the pair's one rule names, read from the kernel; null: no rule.</param>
+public sealed record RedirectStatus(string Method, int? Generation);
+
+/// <param name="Why">Why auto chose <paramref name="Method"/>.</param>
+public sealed record HoldStatus(string Configured, string Method, string Why);
+
+/// <param name="Ports">Front address to private port.</param>
+/// <param name="Closes">For a retired generation: when its drain deadline comes.</param>
+public sealed record GenerationStatus(
+    string Slot, int Number, int Pid, [property: JsonPropertyName("config_sha256")] string ConfigSha256, DateTimeOffset Since,
+    ImmutableSortedDictionary<string, int> Ports, ConnectionCounts Connections, string Version, DateTimeOffset? Closes);
+
+/// <summary>Three witnesses side by side; null: that one could not be asked.</summary>
+/// <param name="Conntrack">Conntrack entries with the generation's mark in a state that means a live connection.</param>
+/// <param name="Sockets">The kernel's established sockets on its private ports.</param>
+/// <param name="Haproxy">HAProxy's own CurrConns.</param>
+public sealed record ConnectionCounts(int? Conntrack, int? Sockets, int? Haproxy);
+
+/// <param name="Trigger">start, files, operator, rollback, or death (the active one died and is being replaced).</param>
+/// <param name="Outcome">done, failed, returned (flipped back by itself), rolled-back (by an operator) or unchanged.</param>
+/// <param name="Error">Why it failed or returned, in one sentence.</param>
+/// <param name="OldSideConnections">Connections open on the old side at the instant of the switch, which stay there.</param>
+public sealed record FlipRecord(
+    int Id, string Trigger, int? From, int? To, string Outcome, DateTimeOffset Started,
+    [property: JsonPropertyName("duration_ms")] long DurationMs, HoldReport? Hold, string? Reason, string? Error,
+    int? OldSideConnections = null);
+
+/// <param name="WindowUs">From closing the hold (with none: from the start of the transaction) to opening it, microseconds.</param>
+/// <param name="Held">Connections that waited.</param>
+public sealed record HoldReport(
+    string Method, [property: JsonPropertyName("window_us")] long WindowUs, int Held,
+    [property: JsonPropertyName("longest_wait_us")] long LongestWaitUs);
+
+/// <summary>Body of POST /v1/pairs/NAME/flip.</summary>
+/// <param name="Wait">Answer when the flip has ended; false: as soon as it is accepted.</param>
+/// <param name="AllowDrop">Consent to front addresses that the new configuration no longer has.</param>
+public sealed record FlipRequest(string? Reason = null, bool Wait = true, bool AllowDrop = false);
+
+/// <summary>Body of POST /v1/pairs/NAME/rollback.</summary>
+public sealed record RollbackRequest(string? Reason = null, bool Wait = true);
+
+/// <summary>Answer to a flip or rollback: 200 when it is done, 202 when only accepted.</summary>
+/// <param name="Flip">Null when it was accepted and not waited for.</param>
+public sealed record FlipAnswer(string Pair, FlipRecord? Flip);
+
+/// <summary>Every answer that is not a success. Code: failed (422), usage (400, 404), refused (409).</summary>
+public sealed record ErrorAnswer(string Code, string Error);
+
+/// <summary>GET /v1/pairs/NAME/history, newest last.</summary>
+public sealed record HistoryReport(string Pair, ImmutableArray<FlipRecord> Flips);
+
+/// <summary>One line of GET /v1/events[?pair=NAME], newline-delimited JSON.</summary>
+/// <param name="Kind">state, progress, flip, drained or fault.</param>
+/// <param name="State">The pair's state after it.</param>
+/// <param name="Text">One sentence for a person.</param>
+public sealed record PairNotice(DateTimeOffset At, string Pair, string Kind, string State, string Text, FlipRecord? Flip = null);
+
+/// <summary>GET /v1/pairs/NAME/render/SLOT: the slot's HAProxy configuration.</summary>
+public sealed record RenderReport(string Pair, string Slot, ImmutableArray<RenderedText> Files);
+
+/// <param name="Source">The user's file it was made from; null for the part that is ours.</param>
+public sealed record RenderedText(string Path, string? Source, string Text);
+
+/// <summary>GET /v1/pairs/NAME/plan: what a flip now would change, nothing touched.</summary>
+/// <param name="Problems">Why a flip now would be refused; empty when it would not.</param>
+public sealed record PlanReport(
+    string Pair, bool Changes, string? Slot, ImmutableArray<string> ServicesAdded, ImmutableArray<string> ServicesRemoved,
+    ImmutableArray<string> ServicesKept, string ConfigDiff, string RulesetDiff, ImmutableArray<string> Problems);
+
+/// <summary>flipctl check-config --json and flipctl doctor --json.</summary>
+public sealed record CheckReport(bool Ok, ImmutableArray<CheckLine> Lines);
+
+/// <param name="Remedy">What to do about it, when it is not right.</param>
+public sealed record CheckLine(string Subject, bool Ok, string Found, string? Remedy = null, bool Warning = false);
+
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
+[JsonSerializable(typeof(StatusReport))]
+[JsonSerializable(typeof(FlipRequest))]
+[JsonSerializable(typeof(RollbackRequest))]
+[JsonSerializable(typeof(FlipAnswer))]
+[JsonSerializable(typeof(ErrorAnswer))]
+[JsonSerializable(typeof(HistoryReport))]
+[JsonSerializable(typeof(PairNotice))]
+[JsonSerializable(typeof(RenderReport))]
+[JsonSerializable(typeof(PlanReport))]
+[JsonSerializable(typeof(CheckReport))]
+public sealed partial class WireJson : JsonSerializerContext;
