@@ -78,7 +78,6 @@ public static partial class ConfigurationReader
 
     private static ImmutableSortedDictionary<string, PairOptions> ReadPairs(ConfigurationSection root, FaultList faults)
     {
-        int before = faults.Count;
         ConfigurationSection section = root.Section("pairs");
         // Ordinal: the order of pairs is the order of their marks, whatever the locale.
         var pairs = ImmutableSortedDictionary.CreateBuilder<string, PairOptions>(StringComparer.Ordinal);
@@ -89,7 +88,7 @@ public static partial class ConfigurationReader
                     $"{FaultList.Quote(name)} must be 1 to 32 of a-z, 0-9, _ and -, and begin with a letter or digit");
             pairs[name] = ReadPair(name, section.Section(name), faults);
         }
-        if (pairs.Count > MostPairs || (pairs.Count == 0 && faults.Count == before))
+        if (pairs.Count > MostPairs || (pairs.Count == 0 && !root.IsNoMap && !section.IsNoMap))
             faults.Add("pairs", $"{(pairs.Count == 0 ? "no" : pairs.Count.ToString(CultureInfo.InvariantCulture))} pairs must be between 1 and {MostPairs}");
         return pairs.ToImmutable();
     }

@@ -70,6 +70,7 @@ internal sealed class ConfigurationSection
         if (node is not MapNode map)
         {
             faults.Add(path, $"{Shown(node)} must be a map of keys");
+            IsNoMap = true;
             return;
         }
         var lines = new Dictionary<string, int>();
@@ -86,6 +87,9 @@ internal sealed class ConfigurationSection
     }
 
     public string Path { get; }
+
+    /// <summary>Something else stands where a map belongs; that has been said, and what is missing in it is no news.</summary>
+    public bool IsNoMap { get; }
 
     public IEnumerable<string> Keys => _values.Keys;
 
