@@ -19,6 +19,9 @@ public static partial class ConfigurationReader
     /// <summary>The upper 4 bits of a mark name the pair, and 0 names none.</summary>
     public const int MostPairs = 15;
 
+    /// <summary>unix(7): sun_path has 108 bytes, the last one a NUL.</summary>
+    public const int SocketPathBytes = ConfigurationRules.SocketPathBytes;
+
     // HAProxy binds a stats socket under a temporary name and renames it: ".PID.tmp" and the like on top of the path.
     private const int TemporarySuffixBytes = 12;
 
