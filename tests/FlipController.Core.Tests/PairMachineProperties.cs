@@ -25,7 +25,8 @@ public class PairMachineProperties
             world.Converge();
             s_visited.UnionWith(world.Visited);
         });
-        Check.One(Config.QuickThrowOnFailure.WithMaxTest(10_000).WithEndSize(120), property);
+        int traces = int.Parse(Environment.GetEnvironmentVariable("FLIP_TRACES") ?? "10000");
+        Check.One(Config.QuickThrowOnFailure.WithMaxTest(traces).WithEndSize(120), property);
         Assert.Equal(Enum.GetValues<PhaseKind>().Where(k => k != PhaseKind.Cold).Order(), s_visited.Order());
     }
 }

@@ -244,11 +244,11 @@ internal sealed class World
                 _outstanding.Add(w);
                 Deliver(new WorseFound(_now, w.Current.Number, "5xx"));
                 break;
-            case RetryLater:
-                Deliver(new RetryDue(_now));
+            case RetryLater r:
+                Deliver(new RetryDue(_now, r.Ticket));
                 break;
-            case Retire r:
-                Die(r.Generation.Number);
+            case Retire retired:
+                Die(retired.Generation.Number);
                 break;
         }
     }

@@ -62,4 +62,4 @@ public sealed record Record(FlipRecord Flip) : Effect;
 public sealed record Answer(ImmutableArray<long> Requests, FlipRecord Flip) : Effect;
 
 /// <summary>Post RetryDue after a while that grows with <paramref name="Attempt"/>.</summary>
-public sealed record RetryLater(int Attempt) : Effect;
+public sealed record RetryLater(int Attempt, int Ticket) : Effect;

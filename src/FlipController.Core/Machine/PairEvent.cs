@@ -80,7 +80,7 @@ public sealed record DrainDue(DateTimeOffset At, int Number) : PairEvent(At)
     public override PairEventKind Kind => PairEventKind.DrainDue;
 }
 
-public sealed record RetryDue(DateTimeOffset At) : PairEvent(At)
+public sealed record RetryDue(DateTimeOffset At, int Ticket) : PairEvent(At)
 {
     public override PairEventKind Kind => PairEventKind.RetryDue;
 }

@@ -22,36 +22,41 @@ namespace FlipController.Core.Machine;
 /// </remarks>
 public static class PairMachine
 {
-    public static Decision Decide(PairState state, PairEvent e)
+    public static Decision Decide(PairState s, PairEvent e)
     {
         // Some events mean the same wherever the pair is.
         switch (e.Kind)
         {
             case PairEventKind.Restarted:
-                return Resume(state, (Restarted)e);
-            case PairEventKind.GenerationDied when state.Retired.FirstOrDefault(r => r.Generation.Number == ((GenerationDied)e).Number) is { } gone:
-                return new Next(state with { Retired = state.Retired.Remove(gone) }, [new Drained(gone.Generation)]);
+                return Resume(s, (Restarted)e);
+            case PairEventKind.GenerationDied when s.Retired.FirstOrDefault(r => r.Generation.Number == ((GenerationDied)e).Number) is { } gone:
+                return new Next(s with { Retired = s.Retired.Remove(gone) }, [new Drained(gone.Generation)]);
+            case PairEventKind.RetryDue when ((RetryDue)e).Ticket != s.RetryTicket:
+                return new Ignored("something else was begun since");
+            case PairEventKind.RetryDue:
+                s = s with { RetryTicket = null };
+                break;
             case PairEventKind.DrainDue:
-                return state.Retired.FirstOrDefault(r => r.Generation.Number == ((DrainDue)e).Number) is { } late
-                    ? new Next(state, [new Close(late.Generation, "its drain deadline came")])
+                return s.Retired.FirstOrDefault(r => r.Generation.Number == ((DrainDue)e).Number) is { } late
+                    ? new Next(s, [new Close(late.Generation, "its drain deadline came")])
                     : new Ignored("that generation has drained");
-            case PairEventKind.Prepared when state.Phase is not Preparing p || p.Run.Number != ((Prepared)e).Generation.Number:
+            case PairEventKind.Prepared when s.Phase is not Preparing p || p.Run.Number != ((Prepared)e).Generation.Number:
                 // The flip it was made for was given up while it started.
-                return new Next(state, [new Discard(((Prepared)e).Generation.Number)]);
+                return new Next(s, [new Discard(((Prepared)e).Generation.Number)]);
             default:
                 break;
         }
-        return state.Phase.Kind switch
+        return s.Phase.Kind switch
         {
-            PhaseKind.Cold => InCold(state, e),
-            PhaseKind.Preparing => InPreparing(state, (Preparing)state.Phase, e),
-            PhaseKind.Gating => InGating(state, (Gating)state.Phase, e),
-            PhaseKind.Switching => InSwitching(state, (Switching)state.Phase, e),
-            PhaseKind.Watching => InWatching(state, (Watching)state.Phase, e),
-            PhaseKind.Returning => InReturning(state, (Returning)state.Phase, e),
-            PhaseKind.Restoring => InRestoring(state, e),
-            PhaseKind.Steady => InSteady(state, e),
-            PhaseKind.Faulted => InFaulted(state, e),
+            PhaseKind.Cold => InCold(s, e),
+            PhaseKind.Preparing => InPreparing(s, (Preparing)s.Phase, e),
+            PhaseKind.Gating => InGating(s, (Gating)s.Phase, e),
+            PhaseKind.Switching => InSwitching(s, (Switching)s.Phase, e),
+            PhaseKind.Watching => InWatching(s, (Watching)s.Phase, e),
+            PhaseKind.Returning => InReturning(s, (Returning)s.Phase, e),
+            PhaseKind.Restoring => InRestoring(s, (Restoring)s.Phase, e),
+            PhaseKind.Steady => InSteady(s, e),
+            PhaseKind.Faulted => InFaulted(s, e),
         };
     }
 
@@ -131,7 +136,7 @@ public static class PairMachine
                 return Arrived(s, phase, switched);
             case SwitchFailed failed when failed.Number == phase.Candidate.Number && s.Active is null && !phase.CandidateDied:
                 // Only the standby lives: giving it up would leave nobody.
-                return new Next(s with { Fault = failed.Why, Attempts = s.Attempts + 1 }, [new RetryLater(s.Attempts + 1)]);
+                return TryLater(s with { Fault = failed.Why });
             case SwitchFailed failed when failed.Number == phase.Candidate.Number:
                 return End(s, phase.Run, null, failed.Why, e.At).Before(new Discard(phase.Candidate.Number));
             case RetryDue:
@@ -185,9 +190,7 @@ public static class PairMachine
             case SwitchFailed failed when failed.Number == phase.Target.Number && phase.TargetDied:
                 return StayOrRevive(s, phase, failed.Why, e.At);
             case SwitchFailed failed when failed.Number == phase.Target.Number:
-                return new Next(
-                    s with { Fault = $"NEW connections cannot be returned to {phase.Target}: {failed.Why}", Attempts = s.Attempts + 1 },
-                    [new RetryLater(s.Attempts + 1)]);
+                return TryLater(s with { Fault = $"NEW connections cannot be returned to {phase.Target}: {failed.Why}" });
             case RetryDue:
                 return phase.TargetDied
                     ? StayOrRevive(s, phase, $"{phase.Target} died before NEW connections could return to it", e.At)
@@ -201,7 +204,7 @@ public static class PairMachine
         }
     }
 
-    private static Decision InRestoring(PairState s, PairEvent e)
+    private static Decision InRestoring(PairState s, Restoring phase, PairEvent e)
     {
         switch (e)
         {
@@ -209,12 +212,17 @@ public static class PairMachine
                 return Wait(s, asked.Wish);
             case RollbackAsked:
                 return new Denied(Refusal.FlipUnderWay);
+            case Switched or SwitchFailed when phase.ActiveDied:
+                return Revive(s, s.Fault!, e.At);
             case Switched switched when switched.Number == s.Active?.Number:
                 return Settle(s with { Fault = null, Attempts = 0 }, e.At);
             case SwitchFailed failed when failed.Number == s.Active?.Number:
-                return new Next(s with { Fault = failed.Why, Attempts = s.Attempts + 1 }, [new RetryLater(s.Attempts + 1)]);
+                return TryLater(s with { Fault = failed.Why });
             case RetryDue when s.Active is { } active:
                 return new Next(s, [new Switch(active, null)]);
+            case GenerationDied died when died.Number == s.Active?.Number && s.RetryTicket is null:
+                // The switch to it is ordered: never a second one before its answer.
+                return new Next(s with { Fault = DeathFault(died), Phase = new Restoring(ActiveDied: true) }, []);
             case GenerationDied died when died.Number == s.Active?.Number:
                 return Revive(s, DeathFault(died), e.At);
             default:
@@ -257,7 +265,7 @@ public static class PairMachine
         Slot slot = s.Active?.Slot.Other() ?? Slot.Blue;
         var run = new FlipRun(s.LastFlipId + 1, wish, s.LastNumber + 1, slot, s.Active?.Number, at);
         return new Next(
-            s with { LastNumber = run.Number, LastFlipId = run.Id, Pending = null, Phase = new Preparing(run, undo) },
+            s with { LastNumber = run.Number, LastFlipId = run.Id, Pending = null, RetryTicket = null, Phase = new Preparing(run, undo) },
             [new Prepare(run, s.Active)]);
     }
 
@@ -300,7 +308,7 @@ public static class PairMachine
         s = s with { Pending = null };
         return s.Active is not null
             ? new Next(s with { Phase = new Steady() }, [])
-            : new Next(s with { Phase = new Faulted(), Attempts = s.Attempts + 1 }, [new RetryLater(s.Attempts + 1)]);
+            : TryLater(s with { Phase = new Faulted() });
     }
 
     private static Next Arrived(PairState s, Switching phase, Switched e)
@@ -350,7 +358,7 @@ public static class PairMachine
             Fault = byItself ? $"NEW connections went back to {phase.Target}: {phase.Cause}" : null,
         };
         if (phase.TargetDied && !phase.LeftDied)
-            return new Next(s with { Active = left, LastGood = left.Number, Phase = new Restoring(), Fault = $"{phase.Target} died as NEW connections returned to it" },
+            return new Next(s with { Active = left, LastGood = left.Number, Phase = new Restoring(ActiveDied: false), Fault = $"{phase.Target} died as NEW connections returned to it" },
                 [.. told, new Switch(left, null)]);
         Next retired = phase.LeftDied
             ? new Next(s, [new Discard(left.Number)])
@@ -403,6 +411,14 @@ public static class PairMachine
         new(run.Id, run.Wish.Trigger.ToString().ToLowerInvariant(), run.From, run.Number, outcome, run.Started,
             (long)(at - run.Started).TotalMilliseconds, hold, run.Wish.Reason, error);
 
+    /// <summary>RetryDue comes after a while that grows with the attempts; the ticket tells it from one that was overtaken.</summary>
+    private static Next TryLater(PairState s)
+    {
+        int attempt = s.Attempts + 1;
+        int ticket = s.LastNumber * 1000 + attempt;
+        return new Next(s with { Attempts = attempt, RetryTicket = ticket }, [new RetryLater(attempt, ticket)]);
+    }
+
     private static Ignored Meaningless(PairState s, PairEvent e) => new($"{e.Kind} means nothing while {s.Phase.Name}");
 
     // ---- restart
@@ -416,7 +432,7 @@ public static class PairMachine
         var effects = ImmutableArray.CreateBuilder<Effect>();
         bool Lives(Generation? g) => g is not null && e.Alive.Contains(g.Number);
 
-        s = s with { MaxRetired = e.MaxRetired };
+        s = s with { MaxRetired = e.MaxRetired, RetryTicket = null };
         foreach (RetiredGeneration retired in s.Retired)
         {
             if (Lives(retired.Generation)) effects.Add(new Retire(retired.Generation, retired.At));
@@ -491,7 +507,7 @@ public static class PairMachine
             s = s with { Active = active };
             return e.RedirectTo == active.Number
                 ? Settle(s, e.At)
-                : new Next(s with { Phase = new Restoring() }, [new Switch(active, null)]);
+                : new Next(s with { Phase = new Restoring(ActiveDied: false) }, [new Switch(active, null)]);
         }
     }
 

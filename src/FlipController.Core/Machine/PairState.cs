@@ -16,12 +16,13 @@ namespace FlipController.Core.Machine;
 /// <param name="BeforeLast">The generation that was active before <paramref name="Active"/>: what a late rollback starts again.</param>
 /// <param name="Fault">What is wrong now, in one sentence.</param>
 /// <param name="Attempts">Consecutive tries to get out of a fault; their spacing grows with it.</param>
+/// <param name="RetryTicket">The next try that counts; null: none is awaited.</param>
 public sealed record PairState(
     string Pair, int LastNumber, int LastFlipId, Generation? Active, ImmutableArray<RetiredGeneration> Retired, FlipWish? Pending,
-    FlipRecord? LastFlip, int? LastGood, int? BeforeLast, string? Fault, int Attempts, int MaxRetired, Phase Phase)
+    FlipRecord? LastFlip, int? LastGood, int? BeforeLast, string? Fault, int Attempts, int? RetryTicket, int MaxRetired, Phase Phase)
 {
     public static PairState Initial(string pair) =>
-        new(pair, 0, 0, null, [], null, null, null, null, null, 0, 4, new Cold());
+        new(pair, 0, 0, null, [], null, null, null, null, null, 0, null, 4, new Cold());
 
     /// <summary>Every generation whose process should be alive.</summary>
     [JsonIgnore]
@@ -129,7 +130,8 @@ public sealed record Returning(
 }
 
 /// <summary>The kernel's rule is not what it should be (lost, or left pointing elsewhere): it is set to the active generation again.</summary>
-public sealed record Restoring : Phase { public override PhaseKind Kind => PhaseKind.Restoring; }
+/// <param name="ActiveDied">It died after the switch to it was ordered.</param>
+public sealed record Restoring(bool ActiveDied) : Phase { public override PhaseKind Kind => PhaseKind.Restoring; }
 
 public sealed record Steady : Phase { public override PhaseKind Kind => PhaseKind.Steady; }
 
