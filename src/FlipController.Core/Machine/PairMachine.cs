@@ -369,12 +369,17 @@ public static class PairMachine
         return next.Before([.. told, .. retired.Effects]);
     }
 
-    /// <summary>The way back is gone and was not taken: stay where traffic is, if that lives.</summary>
+    /// <summary>
+    /// The way back is gone: stay on the generation that was to be left, if it lives. The rule is set to it once more, because an
+    /// earlier order to return may have been carried out without a restarted controller hearing of it.
+    /// </summary>
     private static Next StayOrRevive(PairState s, Returning phase, string why, DateTimeOffset at)
     {
         FlipRecord flip = Ended(phase.Run, "done", at, null, why);
         s = s with { Fault = why, LastFlip = flip };
-        Next next = phase.LeftDied ? Revive(s, why, at) : Settle(s, at);
+        Next next = phase.LeftDied
+            ? Revive(s, why, at)
+            : new Next(s with { Phase = new Restoring(ActiveDied: false) }, [new Switch(s.Active!, null)]);
         return next.Before(new Record(flip), new Answer(phase.Requests, flip with { Outcome = "failed" }), new Discard(phase.Target.Number));
     }
 
