@@ -110,7 +110,7 @@ public sealed record DrainOptions
     public int MaxRetired { get; init; } = 4;
 }
 
-/// <summary>Argument lists run after the event they are named for, without a shell; placeholders as {pair}, {from}, {to}.</summary>
+/// <summary>Argument lists run after the event they are named for, without a shell; placeholders {pair}, {from}, {to}, {slot}, {reason}, {flip}.</summary>
 public sealed record HooksOptions
 {
     public ImmutableArray<string> Switched { get; init; } = [];
@@ -121,5 +121,6 @@ public sealed record HooksOptions
 /// <summary>One fault of a configuration file: where, what stands there, and the rule it breaks.</summary>
 public sealed record ConfigurationFault(string File, int Line, string Path, string Message)
 {
-    public override string ToString() => $"{File}:{Line}: {Path}: {Message}";
+    /// <summary><c>FILE:LINE: PATH: MESSAGE</c>; without the path when it is about the whole file.</summary>
+    public override string ToString() => Path.Length == 0 ? $"{File}:{Line}: {Message}" : $"{File}:{Line}: {Path}: {Message}";
 }
