@@ -1,0 +1,65 @@
+using System.Collections.Immutable;
+
+namespace FlipController.Core.Machine;
+
+/// <summary>What the machine says to an event: a next state with ordered effects, or that it means nothing now, or no.</summary>
+public abstract record Decision;
+
+public sealed record Next(PairState State, ImmutableArray<Effect> Effects) : Decision;
+
+public sealed record Ignored(string Why) : Decision;
+
+public sealed record Denied(Refusal Refusal) : Decision;
+
+/// <summary>The closed list of refusals.</summary>
+public enum Refusal { FlipUnderWay, ReturnUnderWay, NothingToReturnTo }
+
+public static class Refusals
+{
+    public static string Sentence(this Refusal refusal) => refusal switch
+    {
+        Refusal.FlipUnderWay => "a flip is under way and has not moved anything yet; wait for it to end, then roll back",
+        Refusal.ReturnUnderWay => "NEW connections are being returned to the previous generation already",
+        Refusal.NothingToReturnTo => "there is no previous generation to return to",
+    };
+}
+
+/// <summary>What the edge must do, in the order given. What can end in more than one way says how through an event.</summary>
+public abstract record Effect;
+
+/// <summary>Read the files, validate, render, start at low priority. Ends in Prepared or PrepareFailed.</summary>
+public sealed record Prepare(FlipRun Run, Generation? Active) : Effect;
+
+/// <summary>The gate. Ends in GatePassed or GateFailed. Replaces a proof of the same generation that is under way.</summary>
+/// <param name="Against">The generation whose servers count for parity; null: there is none to compare with.</param>
+public sealed record Prove(FlipRun Run, Generation Candidate, Generation? Against) : Effect;
+
+/// <summary>Point the pair's one rule at a generation. Ends in Switched or SwitchFailed.</summary>
+public sealed record Switch(Generation To, Generation? From) : Effect;
+
+/// <summary>Compare both sides until the undo window ends. Ends in UndoElapsed or WorseFound; stops by itself when either is gone.</summary>
+public sealed record Watch(UndoWindow Undo, Generation Current) : Effect;
+
+/// <summary>Stop comparing.</summary>
+public sealed record Unwatch : Effect;
+
+/// <summary>Stop a generation that never got traffic and remove every trace of it. Nothing to remove is fine.</summary>
+public sealed record Discard(int Number) : Effect;
+
+/// <summary>No new connections; the open ones finish. Arms the drain deadline (DrainDue) counted from <paramref name="Since"/>.</summary>
+public sealed record Retire(Generation Generation, DateTimeOffset Since) : Effect;
+
+/// <summary>End a retired generation and what is still connected to it.</summary>
+public sealed record Close(Generation Generation, string Why) : Effect;
+
+/// <summary>A retired generation is gone.</summary>
+public sealed record Drained(Generation Generation) : Effect;
+
+/// <summary>Write the flip to history, run its hooks, tell whoever watches. The same id again replaces the earlier outcome.</summary>
+public sealed record Record(FlipRecord Flip) : Effect;
+
+/// <summary>Answer the callers that wait.</summary>
+public sealed record Answer(ImmutableArray<long> Requests, FlipRecord Flip) : Effect;
+
+/// <summary>Post RetryDue after a while that grows with <paramref name="Attempt"/>.</summary>
+public sealed record RetryLater(int Attempt, int Ticket) : Effect;

@@ -1,0 +1,93 @@
+using System.Collections.Immutable;
+
+namespace FlipController.Core.Machine;
+
+public enum PairEventKind
+{
+    FlipAsked, RollbackAsked, Prepared, PrepareFailed, GatePassed, GateFailed, Switched, SwitchFailed,
+    UndoElapsed, WorseFound, GenerationDied, DrainDue, RetryDue, Restarted,
+}
+
+/// <summary>Everything a pair can learn. Time, the results of effects and what a restart found enter here and nowhere else.</summary>
+public abstract record PairEvent(DateTimeOffset At)
+{
+    public abstract PairEventKind Kind { get; }
+}
+
+public sealed record FlipAsked(DateTimeOffset At, FlipWish Wish) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.FlipAsked;
+}
+
+public sealed record RollbackAsked(DateTimeOffset At, string? Reason, long Request) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.RollbackAsked;
+}
+
+/// <summary>The standby is up: its process has daemonised, which HAProxy does after it has bound its listeners.</summary>
+public sealed record Prepared(DateTimeOffset At, Generation Generation) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.Prepared;
+}
+
+/// <param name="Unchanged">Not a failure: the files hold what the active generation runs.</param>
+public sealed record PrepareFailed(DateTimeOffset At, int Number, string Why, bool Unchanged = false) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.PrepareFailed;
+}
+
+public sealed record GatePassed(DateTimeOffset At, int Number) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.GatePassed;
+}
+
+public sealed record GateFailed(DateTimeOffset At, int Number, string Why) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.GateFailed;
+}
+
+/// <param name="Number">The generation NEW connections go to now.</param>
+public sealed record Switched(DateTimeOffset At, int Number, HoldReport Hold, int? OldSideConnections) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.Switched;
+}
+
+/// <summary>The transaction was refused as a whole: the kernel sends NEW connections where it did before.</summary>
+public sealed record SwitchFailed(DateTimeOffset At, int Number, string Why) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.SwitchFailed;
+}
+
+/// <param name="Number">The generation whose undo window ends.</param>
+public sealed record UndoElapsed(DateTimeOffset At, int Number) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.UndoElapsed;
+}
+
+/// <param name="Number">The generation that does worse than the one before it.</param>
+public sealed record WorseFound(DateTimeOffset At, int Number, string Why) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.WorseFound;
+}
+
+public sealed record GenerationDied(DateTimeOffset At, int Number, string How) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.GenerationDied;
+}
+
+public sealed record DrainDue(DateTimeOffset At, int Number) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.DrainDue;
+}
+
+public sealed record RetryDue(DateTimeOffset At, int Ticket) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.RetryDue;
+}
+
+/// <param name="Alive">Numbers of the generations in the saved state whose process was found: pid, start time and admin socket agree.</param>
+/// <param name="RedirectTo">The generation the kernel's rule names; null when there is no rule.</param>
+public sealed record Restarted(DateTimeOffset At, ImmutableHashSet<int> Alive, int? RedirectTo, int MaxRetired) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.Restarted;
+}

@@ -1,0 +1,524 @@
+using System.Collections.Immutable;
+using System.Diagnostics;
+
+namespace FlipController.Core.Machine;
+
+/// <summary>The machine of one pair: pure, the only place that decides.</summary>
+/// <remarks>
+/// <code>
+///   Cold ──► Preparing ──► Gating ──► Switching ──► Watching ──► Steady ──► (Preparing ...)
+///                │            │           │             │
+///                └── failed ──┴───────────┴─► Steady    └─ worse, dead, rollback ─► Returning ──► Steady
+///                             (nothing moved)
+///   Restoring: the kernel's rule is not what it should be; set again, then Steady.
+///   Faulted:   nothing lives; Preparing again by itself, later and later, or at once when anything changes.
+/// </code>
+/// How each step fails:
+/// Preparing, Gating: the standby is discarded, the active generation is not touched, the reason is kept. When the active one
+/// dies meanwhile the standby goes on, measured against nothing. Switching: a refused transaction changes nothing; a standby
+/// that dies around it is left again at once. Watching: the new side dies or does worse and traffic returns; the previous dies
+/// and the window is over. Returning: a refused transaction is tried again while both live. An event that makes no sense in a
+/// state is ignored by name: a daemon that holds traffic must not crash on a surprise.
+/// </remarks>
+public static class PairMachine
+{
+    public static Decision Decide(PairState s, PairEvent e)
+    {
+        // Some events mean the same wherever the pair is.
+        switch (e.Kind)
+        {
+            case PairEventKind.Restarted:
+                return Resume(s, (Restarted)e);
+            case PairEventKind.GenerationDied when s.Retired.FirstOrDefault(r => r.Generation.Number == ((GenerationDied)e).Number) is { } gone:
+                return new Next(s with { Retired = s.Retired.Remove(gone) }, [new Drained(gone.Generation)]);
+            case PairEventKind.RetryDue when ((RetryDue)e).Ticket != s.RetryTicket:
+                return new Ignored("something else was begun since");
+            case PairEventKind.RetryDue:
+                s = s with { RetryTicket = null };
+                break;
+            case PairEventKind.DrainDue:
+                return s.Retired.FirstOrDefault(r => r.Generation.Number == ((DrainDue)e).Number) is { } late
+                    ? new Next(s, [new Close(late.Generation, "its drain deadline came")])
+                    : new Ignored("that generation has drained");
+            case PairEventKind.Prepared when s.Phase is not Preparing p || p.Run.Number != ((Prepared)e).Generation.Number:
+                // The flip it was made for was given up while it started.
+                return new Next(s, [new Discard(((Prepared)e).Generation.Number)]);
+            default:
+                break;
+        }
+        return s.Phase.Kind switch
+        {
+            PhaseKind.Cold => InCold(s, e),
+            PhaseKind.Preparing => InPreparing(s, (Preparing)s.Phase, e),
+            PhaseKind.Gating => InGating(s, (Gating)s.Phase, e),
+            PhaseKind.Switching => InSwitching(s, (Switching)s.Phase, e),
+            PhaseKind.Watching => InWatching(s, (Watching)s.Phase, e),
+            PhaseKind.Returning => InReturning(s, (Returning)s.Phase, e),
+            PhaseKind.Restoring => InRestoring(s, (Restoring)s.Phase, e),
+            PhaseKind.Steady => InSteady(s, e),
+            PhaseKind.Faulted => InFaulted(s, e),
+        };
+    }
+
+    private static Decision InCold(PairState s, PairEvent e) => e switch
+    {
+        FlipAsked asked => Begin(s, asked.Wish, e.At, null),
+        RollbackAsked => new Denied(Refusal.NothingToReturnTo),
+        _ => Meaningless(s, e),
+    };
+
+    private static Decision InPreparing(PairState s, Preparing phase, PairEvent e)
+    {
+        switch (e)
+        {
+            case FlipAsked asked:
+                return Wait(s, asked.Wish);
+            case Prepared prepared:
+                // From here on the standby is the way forward, so the undo window of the flip before it ends.
+                return RetireGeneration(s with { Phase = new Gating(phase.Run, prepared.Generation) }, phase.Undo?.Previous, e.At)
+                    .Then(phase.Undo is null ? [] : [new Unwatch()])
+                    .Then(new Prove(phase.Run, prepared.Generation, s.Active));
+            case PrepareFailed failed when failed.Number == phase.Run.Number:
+                return End(s, phase.Run, phase.Undo, failed.Unchanged ? null : failed.Why, e.At);
+            case RollbackAsked asked when phase.Undo is { } undo && s.Active is not null:
+                var given = Ended(phase.Run, "failed", e.At, null, "given up: an operator rolled back before it was ready");
+                return Return(s with { LastFlip = given }, undo, "rolled-back", asked.Reason ?? "an operator rolled back", [asked.Request], false)
+                    .Before(new Record(given), new Answer(phase.Run.Wish.Requests, given));
+            case RollbackAsked:
+                return new Denied(Refusal.FlipUnderWay);
+            case UndoElapsed elapsed when phase.Undo is { } undo && s.Active?.Number == elapsed.Number:
+                return RetireGeneration(s with { Phase = phase with { Undo = null } }, undo.Previous, e.At);
+            case GenerationDied died when died.Number == s.Active?.Number && phase.Undo is { } undo:
+                // The previous one is warm: back at once; the change that was being prepared waits for that.
+                return Return(WaitingAgain(s, phase.Run.Wish), undo, "returned", $"generation {died.Number} {died.How}", [], true);
+            case GenerationDied died when died.Number == s.Active?.Number:
+                return new Next(s with { Active = null, Fault = DeathFault(died) }, []);
+            case GenerationDied died when died.Number == phase.Undo?.Previous.Number:
+                return new Next(s with { Phase = phase with { Undo = null } }, [new Unwatch()]);
+            default:
+                // WorseFound: the watch repeats it while it holds, and Watching acts on it if this flip fails.
+                return Meaningless(s, e);
+        }
+    }
+
+    private static Decision InGating(PairState s, Gating phase, PairEvent e)
+    {
+        switch (e)
+        {
+            case FlipAsked asked:
+                return Wait(s, asked.Wish);
+            case RollbackAsked:
+                return new Denied(Refusal.FlipUnderWay);
+            case GatePassed passed when passed.Number == phase.Candidate.Number:
+                return new Next(s with { Phase = new Switching(phase.Run, phase.Candidate, false) }, [new Switch(phase.Candidate, s.Active)]);
+            case GateFailed failed when failed.Number == phase.Candidate.Number:
+                return End(s, phase.Run, null, failed.Why, e.At).Before(new Discard(phase.Candidate.Number));
+            case GenerationDied died when died.Number == phase.Candidate.Number:
+                return End(s, phase.Run, null, $"generation {died.Number} {died.How} before it was proven", e.At)
+                    .Before(new Discard(phase.Candidate.Number));
+            case GenerationDied died when died.Number == s.Active?.Number:
+                // Nothing to compare with any more, and nobody to wait for: the standby has only itself to prove.
+                return new Next(s with { Active = null, Fault = DeathFault(died) }, [new Prove(phase.Run, phase.Candidate, null)]);
+            default:
+                return Meaningless(s, e);
+        }
+    }
+
+    private static Decision InSwitching(PairState s, Switching phase, PairEvent e)
+    {
+        switch (e)
+        {
+            case FlipAsked asked:
+                return Wait(s, asked.Wish);
+            case RollbackAsked:
+                return new Denied(Refusal.FlipUnderWay);
+            case Switched switched when switched.Number == phase.Candidate.Number:
+                return Arrived(s, phase, switched);
+            case SwitchFailed failed when failed.Number == phase.Candidate.Number && s.Active is null && !phase.CandidateDied:
+                // Only the standby lives: giving it up would leave nobody.
+                return TryLater(s with { Fault = failed.Why });
+            case SwitchFailed failed when failed.Number == phase.Candidate.Number:
+                return End(s, phase.Run, null, failed.Why, e.At).Before(new Discard(phase.Candidate.Number));
+            case RetryDue:
+                return phase.CandidateDied
+                    ? End(s, phase.Run, null, $"generation {phase.Candidate.Number} died before NEW connections could go to it", e.At)
+                        .Before(new Discard(phase.Candidate.Number))
+                    : new Next(s, [new Switch(phase.Candidate, s.Active)]);
+            case GenerationDied died when died.Number == phase.Candidate.Number:
+                return new Next(s with { Phase = phase with { CandidateDied = true } }, []);
+            case GenerationDied died when died.Number == s.Active?.Number:
+                return new Next(s with { Active = null, Fault = DeathFault(died) }, []);
+            default:
+                return Meaningless(s, e);
+        }
+    }
+
+    private static Decision InWatching(PairState s, Watching phase, PairEvent e)
+    {
+        UndoWindow undo = phase.Undo;
+        switch (e)
+        {
+            case FlipAsked asked when IsLive(s, asked.Wish):
+                return Live(s);
+            case FlipAsked asked:
+                return Begin(s, asked.Wish, e.At, undo);
+            case RollbackAsked asked:
+                return Return(s, undo, "rolled-back", asked.Reason ?? "an operator rolled back", [asked.Request], false);
+            case WorseFound worse when worse.Number == s.Active?.Number:
+                return Return(s, undo, "returned", worse.Why, [], false);
+            case GenerationDied died when died.Number == s.Active?.Number:
+                return Return(s, undo, "returned", $"generation {died.Number} {died.How}", [], true);
+            case GenerationDied died when died.Number == undo.Previous.Number:
+                return new Next(s with { Phase = new Steady() }, [new Unwatch()]);
+            case UndoElapsed elapsed when elapsed.Number == s.Active?.Number:
+                return RetireGeneration(s with { Phase = new Steady() }, undo.Previous, e.At).Before(new Unwatch());
+            default:
+                return Meaningless(s, e);
+        }
+    }
+
+    private static Decision InReturning(PairState s, Returning phase, PairEvent e)
+    {
+        switch (e)
+        {
+            case FlipAsked asked:
+                return Wait(s, asked.Wish);
+            case RollbackAsked:
+                return new Denied(Refusal.ReturnUnderWay);
+            case Switched switched when switched.Number == phase.Target.Number:
+                return Returned(s, phase, switched);
+            case SwitchFailed failed when failed.Number == phase.Target.Number && phase.TargetDied:
+                return StayOrRevive(s, phase, failed.Why, e.At);
+            case SwitchFailed failed when failed.Number == phase.Target.Number:
+                return TryLater(s with { Fault = $"NEW connections cannot be returned to {phase.Target}: {failed.Why}" });
+            case RetryDue:
+                return phase.TargetDied
+                    ? StayOrRevive(s, phase, $"{phase.Target} died before NEW connections could return to it", e.At)
+                    : new Next(s, [new Switch(phase.Target, s.Active)]);
+            case GenerationDied died when died.Number == phase.Target.Number:
+                return new Next(s with { Phase = phase with { TargetDied = true } }, []);
+            case GenerationDied died when died.Number == s.Active?.Number:
+                return new Next(s with { Phase = phase with { LeftDied = true } }, []);
+            default:
+                return Meaningless(s, e);
+        }
+    }
+
+    private static Decision InRestoring(PairState s, Restoring phase, PairEvent e)
+    {
+        switch (e)
+        {
+            case FlipAsked asked:
+                return Wait(s, asked.Wish);
+            case RollbackAsked:
+                return new Denied(Refusal.FlipUnderWay);
+            case Switched or SwitchFailed when phase.ActiveDied:
+                return Revive(s, s.Fault!, e.At);
+            case Switched switched when switched.Number == s.Active?.Number:
+                return Settle(s with { Fault = null, Attempts = 0 }, e.At);
+            case SwitchFailed failed when failed.Number == s.Active?.Number:
+                return TryLater(s with { Fault = failed.Why });
+            case RetryDue when s.Active is { } active:
+                return new Next(s, [new Switch(active, null)]);
+            case GenerationDied died when died.Number == s.Active?.Number && s.RetryTicket is null:
+                // The switch to it is ordered: never a second one before its answer.
+                return new Next(s with { Fault = DeathFault(died), Phase = new Restoring(ActiveDied: true) }, []);
+            case GenerationDied died when died.Number == s.Active?.Number:
+                return Revive(s, DeathFault(died), e.At);
+            default:
+                return Meaningless(s, e);
+        }
+    }
+
+    private static Decision InSteady(PairState s, PairEvent e)
+    {
+        switch (e)
+        {
+            case FlipAsked asked when IsLive(s, asked.Wish):
+                return Live(s);
+            case FlipAsked asked:
+                return Begin(s, asked.Wish, e.At, null);
+            case RollbackAsked asked:
+                return LateRollback(s, asked);
+            case GenerationDied died when died.Number == s.Active?.Number:
+                return Revive(s, DeathFault(died), e.At);
+            default:
+                return Meaningless(s, e);
+        }
+    }
+
+    private static Decision InFaulted(PairState s, PairEvent e) => e switch
+    {
+        FlipAsked asked => Begin(s, asked.Wish, e.At, null),
+        RollbackAsked asked => LateRollback(s, asked),
+        RetryDue => Begin(s, RevivalWish(s), e.At, null),
+        _ => Meaningless(s, e),
+    };
+
+    // ---- what the states share
+
+    /// <summary>A flip starts. The undo window stays open until its standby is up.</summary>
+    private static Next Begin(PairState s, FlipWish wish, DateTimeOffset at, UndoWindow? undo)
+    {
+        // Two places: the standby goes where the active one is not. A warm or retiring generation may still listen there;
+        // its ports are left alone (see PortBlocks).
+        Slot slot = s.Active?.Slot.Other() ?? Slot.Blue;
+        var run = new FlipRun(s.LastFlipId + 1, wish, s.LastNumber + 1, slot, s.Active?.Number, at);
+        return new Next(
+            s with { LastNumber = run.Number, LastFlipId = run.Id, Pending = null, RetryTicket = null, Phase = new Preparing(run, undo) },
+            [new Prepare(run, s.Active)]);
+    }
+
+    private static PairState Waiting(PairState s, FlipWish wish) =>
+        s with { Pending = s.Pending?.ReplacedBy(wish) ?? wish };
+
+    /// <summary>A flip that had begun goes back to wait, behind no newer wish.</summary>
+    private static PairState WaitingAgain(PairState s, FlipWish begun) =>
+        s with { Pending = s.Pending is { } newer ? begun.ReplacedBy(newer) : begun };
+
+    private static Next Wait(PairState s, FlipWish wish) => new(Waiting(s, wish), []);
+
+    /// <summary>The files hold what runs already: nothing to do for a change seen on disk; an operator's word always counts.</summary>
+    private static bool IsLive(PairState s, FlipWish wish) =>
+        wish.Trigger == FlipTrigger.Files && wish.ContentSha256 is { } sha && sha == s.Active?.ContentSha256;
+
+    private static Decision Live(PairState s) =>
+        // The bad change was taken back on disk: what was wrong is wrong no more.
+        s.Fault is null ? new Ignored("the files hold what the active generation runs") : new Next(s with { Fault = null }, []);
+
+    /// <summary>A flip ended before it moved anything. <paramref name="why"/> null: there was nothing to change.</summary>
+    private static Next End(PairState s, FlipRun run, UndoWindow? undo, string? why, DateTimeOffset at)
+    {
+        FlipRecord flip = Ended(run, why is null ? "unchanged" : "failed", at, null, why);
+        ImmutableArray<Effect> told = why is null
+            ? [new Answer(run.Wish.Requests, flip)]
+            : [new Record(flip), new Answer(run.Wish.Requests, flip)];
+        s = why is null ? s with { Fault = null } : s with { Fault = why, LastFlip = flip };
+        if (s.Active is not null && undo is not null && (s.Pending is null || IsLive(s, s.Pending)))
+            return new Next(s with { Pending = null, Phase = new Watching(undo) }, told);
+        if (s.Active is not null && undo is not null)
+            return Begin(s, s.Pending!, at, undo).Before([.. told]);
+        return Settle(s, at).Before([.. told]);
+    }
+
+    /// <summary>Nothing is under way: the waiting change begins, or the pair rests.</summary>
+    private static Next Settle(PairState s, DateTimeOffset at)
+    {
+        if (s.Pending is { } wish && !IsLive(s, wish)) return Begin(s, wish, at, null);
+        s = s with { Pending = null };
+        return s.Active is not null
+            ? new Next(s with { Phase = new Steady() }, [])
+            : TryLater(s with { Phase = new Faulted() });
+    }
+
+    private static Next Arrived(PairState s, Switching phase, Switched e)
+    {
+        Generation? previous = s.Active;
+        FlipRecord flip = Ended(phase.Run, "done", e.At, e.Hold, null) with { OldSideConnections = e.OldSideConnections };
+        ImmutableArray<Effect> told = [new Record(flip), new Answer(phase.Run.Wish.Requests, flip)];
+        s = s with
+        {
+            Active = phase.Candidate, LastFlip = flip, Fault = null, Attempts = 0,
+            BeforeLast = previous?.Number ?? s.LastGood, LastGood = phase.Candidate.Number,
+        };
+        if (phase.CandidateDied)
+        {
+            string died = $"generation {phase.Candidate.Number} died while NEW connections were moved to it";
+            return previous is null
+                ? Revive(s, died, e.At).Before([.. told])
+                : Return(s, new UndoWindow(phase.Run, previous, e.At), "returned", died, [], true).Before([.. told]);
+        }
+        if (previous is null) return Settle(s, e.At).Before([.. told]);
+        var undo = new UndoWindow(phase.Run, previous, e.At);
+        Next next = s.Pending is { } wish && !IsLive(s, wish)
+            ? Begin(s, wish, e.At, undo)
+            : new Next(s with { Pending = null, Phase = new Watching(undo) }, []);
+        return next.Before([.. told, new Watch(undo, phase.Candidate)]);
+    }
+
+    private static Next Return(
+        PairState s, UndoWindow undo, string outcome, string cause, ImmutableArray<long> requests, bool leftDied) =>
+        new(s with { Phase = new Returning(undo.Run, undo.Previous, outcome, cause, requests, leftDied, false) },
+            [new Unwatch(), new Switch(undo.Previous, s.Active)]);
+
+    private static Next Returned(PairState s, Returning phase, Switched e)
+    {
+        Generation left = s.Active!;
+        bool byItself = phase.Outcome == "returned";
+        FlipRecord flip = Ended(phase.Run, phase.Outcome, e.At, e.Hold, phase.Cause) with
+        {
+            Reason = byItself ? phase.Run.Wish.Reason : phase.Cause,
+            Error = byItself ? phase.Cause : null,
+            OldSideConnections = e.OldSideConnections,
+        };
+        ImmutableArray<Effect> told = [new Record(flip), new Answer(phase.Requests, flip)];
+        s = s with
+        {
+            Active = phase.Target, LastFlip = flip, LastGood = phase.Target.Number, BeforeLast = null, Attempts = 0,
+            Fault = byItself ? $"NEW connections went back to {phase.Target}: {phase.Cause}" : null,
+        };
+        if (phase.TargetDied && !phase.LeftDied)
+            return new Next(s with { Active = left, LastGood = left.Number, Phase = new Restoring(ActiveDied: false), Fault = $"{phase.Target} died as NEW connections returned to it" },
+                [.. told, new Switch(left, null)]);
+        Next retired = phase.LeftDied
+            ? new Next(s, [new Discard(left.Number)])
+            : RetireGeneration(s, left, e.At);
+        Next next = phase.TargetDied
+            ? Revive(retired.State, $"{phase.Target} died as NEW connections returned to it", e.At)
+            : Settle(retired.State, e.At);
+        return next.Before([.. told, .. retired.Effects]);
+    }
+
+    /// <summary>
+    /// The way back is gone: stay on the generation that was to be left, if it lives. The rule is set to it once more, because an
+    /// earlier order to return may have been carried out without a restarted controller hearing of it.
+    /// </summary>
+    private static Next StayOrRevive(PairState s, Returning phase, string why, DateTimeOffset at)
+    {
+        FlipRecord flip = Ended(phase.Run, "done", at, null, why);
+        s = s with { Fault = why, LastFlip = flip };
+        Next next = phase.LeftDied
+            ? Revive(s, why, at)
+            : new Next(s with { Phase = new Restoring(ActiveDied: false) }, [new Switch(s.Active!, null)]);
+        return next.Before(new Record(flip), new Answer(phase.Requests, flip with { Outcome = "failed" }), new Discard(phase.Target.Number));
+    }
+
+    private static string DeathFault(GenerationDied died) =>
+        $"generation {died.Number}, which had the traffic, {died.How}; NEW connections wait for another to start";
+
+    /// <summary>Nothing lives: what last did well is started again, unless a newer wish waits.</summary>
+    private static Next Revive(PairState s, string fault, DateTimeOffset at)
+    {
+        s = s with { Active = null, Fault = fault };
+        FlipWish wish = s.Pending ?? RevivalWish(s);
+        return Begin(s, wish, at, null);
+    }
+
+    private static FlipWish RevivalWish(PairState s) =>
+        new(FlipTrigger.Death, null, true, null, s.LastGood, []);
+
+    private static Decision LateRollback(PairState s, RollbackAsked asked) => s.BeforeLast is { } number
+        ? Begin(s, new FlipWish(FlipTrigger.Rollback, asked.Reason, true, null, number, [asked.Request]), asked.At, null)
+        : new Denied(Refusal.NothingToReturnTo);
+
+    private static Next RetireGeneration(PairState s, Generation? generation, DateTimeOffset at)
+    {
+        if (generation is null) return new Next(s, []);
+        ImmutableArray<RetiredGeneration> retired = s.Retired.Add(new RetiredGeneration(generation, at));
+        ImmutableArray<Effect> effects = [new Retire(generation, at)];
+        // Past the bound the oldest goes; it stays listed until its process is gone.
+        foreach (RetiredGeneration oldest in retired.Take(Math.Max(0, retired.Length - s.MaxRetired)))
+            effects = effects.Add(new Close(oldest.Generation, $"more than {s.MaxRetired} retired generations (drain.max_retired)"));
+        return new Next(s with { Retired = retired }, effects);
+    }
+
+    private static FlipRecord Ended(FlipRun run, string outcome, DateTimeOffset at, HoldReport? hold, string? error) =>
+        new(run.Id, run.Wish.Trigger.ToString().ToLowerInvariant(), run.From, run.Number, outcome, run.Started,
+            (long)(at - run.Started).TotalMilliseconds, hold, run.Wish.Reason, error);
+
+    /// <summary>RetryDue comes after a while that grows with the attempts; the ticket tells it from one that was overtaken.</summary>
+    private static Next TryLater(PairState s)
+    {
+        int attempt = s.Attempts + 1;
+        int ticket = s.LastNumber * 1000 + attempt;
+        return new Next(s with { Attempts = attempt, RetryTicket = ticket }, [new RetryLater(attempt, ticket)]);
+    }
+
+    private static Ignored Meaningless(PairState s, PairEvent e) => new($"{e.Kind} means nothing while {s.Phase.Name}");
+
+    // ---- restart
+
+    /// <summary>
+    /// The controller was away. What is saved says what was intended, <paramref name="e"/> what is: dead generations are dropped,
+    /// the kernel's rule tells whether a switch had happened, and whatever was under way is taken up or begun anew.
+    /// </summary>
+    private static Next Resume(PairState s, Restarted e)
+    {
+        var effects = ImmutableArray.CreateBuilder<Effect>();
+        bool Lives(Generation? g) => g is not null && e.Alive.Contains(g.Number);
+
+        s = s with { MaxRetired = e.MaxRetired, RetryTicket = null };
+        foreach (RetiredGeneration retired in s.Retired)
+        {
+            if (Lives(retired.Generation)) effects.Add(new Retire(retired.Generation, retired.At));
+            else
+            {
+                s = s with { Retired = s.Retired.Remove(retired) };
+                effects.Add(new Drained(retired.Generation));
+            }
+        }
+        Phase was = s.Phase;
+        Generation? active = Lives(s.Active) ? s.Active : null;
+        if (s.Active is not null && active is null) s = s with { Fault = $"{s.Active} was found dead when the controller started" };
+        Next next = Resumed();
+        return next.Before([.. effects]);
+
+        Next Resumed()
+        {
+            switch (was)
+            {
+                case Preparing p:
+                    s = WaitingAgain(s, p.Run.Wish);
+                    effects.Add(new Discard(p.Run.Number));
+                    return WithUndo(p.Undo, keepWindow: false);
+                case Gating g when Lives(g.Candidate) && (active is null || e.RedirectTo == active.Number):
+                    return new Next(s with { Active = active }, [new Prove(g.Run, g.Candidate, active)]);
+                case Gating g:
+                    s = WaitingAgain(s, g.Run.Wish);
+                    effects.Add(new Discard(g.Candidate.Number));
+                    return OnActive();
+                case Switching w when Lives(w.Candidate) && e.RedirectTo == w.Candidate.Number:
+                    // The transaction was done and nobody was left to hear of it.
+                    return Arrived(s with { Active = active }, w with { CandidateDied = false }, new Switched(e.At, w.Candidate.Number, new HoldReport("unknown", 0, 0, 0), null));
+                case Switching w when Lives(w.Candidate):
+                    return new Next(s with { Active = active, Phase = new Gating(w.Run, w.Candidate) }, [new Prove(w.Run, w.Candidate, active)]);
+                case Switching w:
+                    s = WaitingAgain(s, w.Run.Wish);
+                    effects.Add(new Discard(w.Candidate.Number));
+                    return OnActive();
+                case Watching w:
+                    return WithUndo(w.Undo, keepWindow: true);
+                case Returning r when Lives(r.Target):
+                    return new Next(s with { Phase = r with { LeftDied = active is null, TargetDied = false } }, [new Switch(r.Target, active)]);
+                case Returning r:
+                    effects.Add(new Discard(r.Target.Number));
+                    return OnActive();
+                case Cold:
+                    return Begin(s, s.Pending ?? new FlipWish(FlipTrigger.Start, null, true, null, null, []), e.At, null);
+                case Steady or Restoring or Faulted:
+                    return OnActive();
+                default:
+                    throw new UnreachableException(was.Name);
+            }
+        }
+
+        Next WithUndo(UndoWindow? undo, bool keepWindow)
+        {
+            bool warm = Lives(undo?.Previous);
+            if (active is null && warm)
+                return Return(s, undo!, "returned", $"{s.Active} was found dead when the controller started", [], true);
+            if (active is not null && e.RedirectTo == active.Number && warm && keepWindow)
+                return new Next(s with { Phase = new Watching(undo!) }, [new Watch(undo!, active)]);
+            if (!warm) return OnActive();
+            Next retired = RetireGeneration(s, undo!.Previous, e.At);
+            s = retired.State;
+            effects.AddRange(retired.Effects);
+            return OnActive();
+        }
+
+        Next OnActive()
+        {
+            if (active is null) return Revive(s, s.Fault ?? "nothing was found alive when the controller started", e.At);
+            s = s with { Active = active };
+            return e.RedirectTo == active.Number
+                ? Settle(s, e.At)
+                : new Next(s with { Phase = new Restoring(ActiveDied: false) }, [new Switch(active, null)]);
+        }
+    }
+
+    private static Next Before(this Next next, params ReadOnlySpan<Effect> effects) =>
+        next with { Effects = [.. effects, .. next.Effects] };
+
+    private static Next Then(this Next next, params ReadOnlySpan<Effect> effects) =>
+        next with { Effects = [.. next.Effects, .. effects] };
+}

@@ -1,0 +1,143 @@
+using System.Collections.Immutable;
+using System.Text.Json.Serialization;
+
+namespace FlipController.Core.Machine;
+
+/// <summary>
+/// Everything a pair knows that must outlive the controller: what is active, what drains, what is under way and what waits.
+/// Saved before the effects of a decision run, so a restart finds the intent and compares it with what is.
+/// </summary>
+/// <param name="LastNumber">The highest generation number handed out; numbers are never used again.</param>
+/// <param name="LastFlipId">The highest flip id handed out.</param>
+/// <param name="Active">The generation that gets NEW connections; null when none lives.</param>
+/// <param name="Retired">Soft-stopped, with open connections; oldest first.</param>
+/// <param name="Pending">The newest change that waits for the flip under way to end.</param>
+/// <param name="LastGood">The generation last switched to and not returned from: its configuration starts again when all else fails.</param>
+/// <param name="BeforeLast">The generation that was active before <paramref name="Active"/>: what a late rollback starts again.</param>
+/// <param name="Fault">What is wrong now, in one sentence.</param>
+/// <param name="Attempts">Consecutive tries to get out of a fault; their spacing grows with it.</param>
+/// <param name="RetryTicket">The next try that counts; null: none is awaited.</param>
+public sealed record PairState(
+    string Pair, int LastNumber, int LastFlipId, Generation? Active, ImmutableArray<RetiredGeneration> Retired, FlipWish? Pending,
+    FlipRecord? LastFlip, int? LastGood, int? BeforeLast, string? Fault, int Attempts, int? RetryTicket, int MaxRetired, Phase Phase)
+{
+    public static PairState Initial(string pair) =>
+        new(pair, 0, 0, null, [], null, null, null, null, null, 0, null, 4, new Cold());
+
+    /// <summary>Every generation whose process should be alive.</summary>
+    [JsonIgnore]
+    public IEnumerable<Generation> Generations
+    {
+        get
+        {
+            var own = new[] { Active, Phase.Standby, Phase.Previous }.OfType<Generation>();
+            return own.Concat(Retired.Select(r => r.Generation)).DistinctBy(g => g.Number);
+        }
+    }
+}
+
+/// <param name="At">When it was told to stop: the drain deadline counts from here.</param>
+public sealed record RetiredGeneration(Generation Generation, DateTimeOffset At);
+
+public enum FlipTrigger { Start, Files, Operator, Rollback, Death }
+
+/// <summary>A flip somebody wants.</summary>
+/// <param name="ContentSha256">For <see cref="FlipTrigger.Files"/>: what the files held when the change was seen.</param>
+/// <param name="FromGeneration">Start the configuration this generation ran with, instead of the one on disk.</param>
+/// <param name="Requests">Callers who wait for the outcome.</param>
+public sealed record FlipWish(
+    FlipTrigger Trigger, string? Reason, bool AllowDrop, string? ContentSha256, int? FromGeneration, ImmutableArray<long> Requests)
+{
+    /// <summary>The newer wish wins; whoever waits for the older one gets the answer of the newer.</summary>
+    public FlipWish ReplacedBy(FlipWish newer) => newer with
+    {
+        Requests = Requests.AddRange(newer.Requests),
+        // A file change must not turn an operator's explicit flip into one that is skipped when the content is the same.
+        Trigger = Trigger == FlipTrigger.Operator ? FlipTrigger.Operator : newer.Trigger,
+        AllowDrop = newer.Trigger == FlipTrigger.Files ? AllowDrop : newer.AllowDrop,
+        FromGeneration = newer.FromGeneration,
+    };
+}
+
+/// <summary>A flip under way: the wish and what it was given.</summary>
+public sealed record FlipRun(int Id, FlipWish Wish, int Number, Slot Slot, int? From, DateTimeOffset Started);
+
+/// <summary>The undo window: the previous generation is warm, one transaction away.</summary>
+public sealed record UndoWindow(FlipRun Run, Generation Previous, DateTimeOffset Since);
+
+[JsonConverter(typeof(JsonStringEnumConverter<PhaseKind>))]
+public enum PhaseKind { Cold, Preparing, Gating, Switching, Watching, Returning, Restoring, Steady, Faulted }
+
+/// <summary>Where a pair is. Each phase carries only what it alone knows.</summary>
+[JsonPolymorphic(TypeDiscriminatorPropertyName = "phase")]
+[JsonDerivedType(typeof(Cold), "cold")]
+[JsonDerivedType(typeof(Preparing), "preparing")]
+[JsonDerivedType(typeof(Gating), "gating")]
+[JsonDerivedType(typeof(Switching), "switching")]
+[JsonDerivedType(typeof(Watching), "watching")]
+[JsonDerivedType(typeof(Returning), "returning")]
+[JsonDerivedType(typeof(Restoring), "restoring")]
+[JsonDerivedType(typeof(Steady), "steady")]
+[JsonDerivedType(typeof(Faulted), "faulted")]
+public abstract record Phase
+{
+    [JsonIgnore] public abstract PhaseKind Kind { get; }
+    /// <summary>The generation being proven or switched to.</summary>
+    [JsonIgnore] public virtual Generation? Standby => null;
+    /// <summary>The generation that traffic can be returned to.</summary>
+    [JsonIgnore] public virtual Generation? Previous => null;
+    [JsonIgnore] public string Name => Kind.ToString().ToLowerInvariant();
+}
+
+/// <summary>Nothing was ever started.</summary>
+public sealed record Cold : Phase { public override PhaseKind Kind => PhaseKind.Cold; }
+
+/// <summary>Validating, rendering, starting the standby. An undo window that was open stays open until the standby is up.</summary>
+public sealed record Preparing(FlipRun Run, UndoWindow? Undo) : Phase
+{
+    public override PhaseKind Kind => PhaseKind.Preparing;
+    public override Generation? Previous => Undo?.Previous;
+}
+
+public sealed record Gating(FlipRun Run, Generation Candidate) : Phase
+{
+    public override PhaseKind Kind => PhaseKind.Gating;
+    public override Generation? Standby => Candidate;
+}
+
+/// <param name="CandidateDied">It died after the switch was ordered; what the order's answer is decides what follows.</param>
+public sealed record Switching(FlipRun Run, Generation Candidate, bool CandidateDied) : Phase
+{
+    public override PhaseKind Kind => PhaseKind.Switching;
+    public override Generation? Standby => Candidate;
+}
+
+public sealed record Watching(UndoWindow Undo) : Phase
+{
+    public override PhaseKind Kind => PhaseKind.Watching;
+    public override Generation? Previous => Undo.Previous;
+}
+
+/// <summary>Going back to the previous generation: by itself, or because an operator said so.</summary>
+/// <param name="Outcome">returned or rolled-back.</param>
+/// <param name="LeftDied">The generation being left is dead already.</param>
+/// <param name="TargetDied">It died after the switch back was ordered.</param>
+public sealed record Returning(
+    FlipRun Run, Generation Target, string Outcome, string Cause, ImmutableArray<long> Requests, bool LeftDied, bool TargetDied) : Phase
+{
+    public override PhaseKind Kind => PhaseKind.Returning;
+    public override Generation? Previous => Target;
+}
+
+/// <summary>The kernel's rule is not what it should be (lost, or left pointing elsewhere): it is set to the active generation again.</summary>
+/// <param name="ActiveDied">It died after the switch to it was ordered.</param>
+public sealed record Restoring(bool ActiveDied) : Phase { public override PhaseKind Kind => PhaseKind.Restoring; }
+
+public sealed record Steady : Phase { public override PhaseKind Kind => PhaseKind.Steady; }
+
+/// <summary>No generation lives. Tried again by itself, and at once when anything changes.</summary>
+public sealed record Faulted : Phase { public override PhaseKind Kind => PhaseKind.Faulted; }
+
+[JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, UseStringEnumConverter = true)]
+[JsonSerializable(typeof(PairState))]
+public sealed partial class PairStateJson : JsonSerializerContext;

@@ -1,0 +1,156 @@
+using System.Collections.Concurrent;
+using System.Threading.Channels;
+using FlipController.Core;
+using FlipController.Core.Machine;
+
+namespace FlipController.Daemon;
+
+/// <summary>
+/// The one writer of a pair's state: reads an event, decides, saves, runs the effects in order, and gets their results back as
+/// events. Effects that take long return at once and post later; nothing else calls the machine.
+/// </summary>
+/// <param name="save">Makes the state last; it is called before any effect of the decision runs.</param>
+/// <param name="run">Carries out one effect.</param>
+public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Effect, ValueTask> run, NoticeBoard notices, ILogger log)
+{
+    private readonly Channel<PairEvent> _events = Channel.CreateUnbounded<PairEvent>(new UnboundedChannelOptions { SingleReader = true });
+    private readonly ConcurrentDictionary<long, TaskCompletionSource<FlipRecord>> _waiting = new();
+    private PairState _state = initial;
+    private long _lastRequest = DateTime.UtcNow.Ticks; // Never one that a saved state may still name.
+
+    public PairState State => Volatile.Read(ref _state);
+
+    public void Post(PairEvent e) => _events.Writer.TryWrite(e);
+
+    /// <summary>Completes when the flip has ended, however it ended; faults with <see cref="RefusedException"/> when it is denied.</summary>
+    public Task<FlipRecord> AskAsync(Func<long, PairEvent> ask)
+    {
+        long request = Interlocked.Increment(ref _lastRequest);
+        TaskCompletionSource<FlipRecord> waiting = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        _waiting[request] = waiting;
+        Post(ask(request));
+        return waiting.Task;
+    }
+
+    public void Complete(Answer answer)
+    {
+        foreach (long request in answer.Requests)
+            if (_waiting.TryRemove(request, out TaskCompletionSource<FlipRecord>? waiting)) waiting.TrySetResult(answer.Flip);
+    }
+
+    public async Task RunAsync(CancellationToken stop)
+    {
+        try
+        {
+            await foreach (PairEvent e in _events.Reader.ReadAllAsync(stop)) await HandleAsync(e);
+        }
+        finally
+        {
+            foreach (TaskCompletionSource<FlipRecord> waiting in _waiting.Values)
+                waiting.TrySetException(new FlipException($"pair {State.Pair}: the daemon stops; what was under way is taken up at its next start"));
+        }
+    }
+
+    private async Task HandleAsync(PairEvent e)
+    {
+        PairState before = _state;
+        switch (PairMachine.Decide(before, e))
+        {
+            case Ignored ignored:
+                Log.Ignored(log, before.Pair, e.Kind, before.Phase.Name, ignored.Why);
+                break;
+            case Denied denied:
+                Log.Denied(log, before.Pair, e.Kind, before.Phase.Name, denied.Refusal.Sentence());
+                if (e is RollbackAsked asked) Refuse(asked.Request, denied.Refusal);
+                break;
+            case Next next:
+                if (!Saved(before, e, next)) return;
+                Volatile.Write(ref _state, next.State);
+                if (next.State.Phase.Kind != before.Phase.Kind) Log.Moved(log, before.Pair, before.Phase.Name, e.Kind, next.State.Phase.Name, next.State.LastFlipId);
+                Tell(before, e, next.State);
+                foreach (Effect effect in next.Effects) await run(effect);
+                break;
+        }
+    }
+
+    /// <summary>
+    /// A wish that cannot be written down is refused, as nobody could take it up again. What has happened already is acted on all
+    /// the same: connections matter more than the note, and a restart compares the note with what is.
+    /// </summary>
+    private bool Saved(PairState before, PairEvent e, Next next)
+    {
+        try
+        {
+            if (next.State != before) save(next.State);
+            return true;
+        }
+        catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
+        {
+            Log.NotSaved(log, before.Pair, failure.Message);
+            string sentence = $"pair {before.Pair}: the state cannot be saved: {failure.Message}; nothing was begun. Make room or repair the state directory.";
+            long[] requests = e switch
+            {
+                FlipAsked f => [.. f.Wish.Requests],
+                RollbackAsked r => [r.Request],
+                _ => [],
+            };
+            foreach (long request in requests)
+                if (_waiting.TryRemove(request, out TaskCompletionSource<FlipRecord>? waiting)) waiting.TrySetException(new FlipException(sentence));
+            return e is not (FlipAsked or RollbackAsked);
+        }
+    }
+
+    private void Refuse(long request, Refusal refusal)
+    {
+        if (_waiting.TryRemove(request, out TaskCompletionSource<FlipRecord>? waiting))
+            waiting.TrySetException(new RefusedException($"pair {State.Pair}: {refusal.Sentence()}"));
+    }
+
+    private void Tell(PairState before, PairEvent e, PairState after)
+    {
+        if (after.Phase.Kind != before.Phase.Kind) notices.Post(new PairNotice(e.At, after.Pair, "state", after.Phase.Name, Story(after)));
+        if (after.Fault != before.Fault)
+        {
+            string text = after.Fault ?? "the fault is over";
+            Log.Fault(log, after.Fault is null ? LogLevel.Information : LogLevel.Error, after.Pair, text);
+            notices.Post(new PairNotice(e.At, after.Pair, "fault", after.Phase.Name, text));
+        }
+    }
+
+    private static string Story(PairState s) => s.Phase switch
+    {
+        Preparing p => $"generation {p.Run.Number} ({p.Run.Slot.Name()}) is being made: {p.Run.Wish.Trigger.ToString().ToLowerInvariant()}",
+        Gating g => $"{g.Candidate} is up and must prove itself",
+        Switching w => $"NEW connections move to {w.Candidate}",
+        Watching w => $"NEW connections go to {s.Active}; {w.Undo.Previous} stays warm",
+        Returning r => $"NEW connections go back to {r.Target}: {r.Cause}",
+        Restoring => $"the redirect is set to {s.Active} again",
+        Steady => $"NEW connections go to {s.Active}",
+        Faulted => $"nothing serves: {s.Fault}",
+        _ => s.Phase.Name,
+    };
+
+    private static partial class Log
+    {
+        private static readonly Action<ILogger, string, string, PairEventKind, string, int, Exception?> s_moved =
+            LoggerMessage.Define<string, string, PairEventKind, string, int>(LogLevel.Information, new EventId(100, "Moved"),
+                "pair {Pair}: {From} + {Event} -> {To} (flip {Flip})");
+
+        public static void Moved(ILogger log, string pair, string from, PairEventKind e, string to, int flip) => s_moved(log, pair, from, e, to, flip, null);
+
+        public static void Ignored(ILogger log, string pair, PairEventKind e, string state, string why) =>
+            log.LogDebug(new EventId(101, "Ignored"), "pair {Pair}: {Event} ignored while {State}: {Why}", pair, e, state, why);
+
+        public static void Denied(ILogger log, string pair, PairEventKind e, string state, string why) =>
+            log.LogInformation(new EventId(102, "Denied"), "pair {Pair}: {Event} denied while {State}: {Why}", pair, e, state, why);
+
+        public static void NotSaved(ILogger log, string pair, string why) =>
+            log.LogError(new EventId(103, "NotSaved"), "pair {Pair}: the state cannot be saved: {Why}", pair, why);
+
+        public static void Fault(ILogger log, LogLevel level, string pair, string fault) =>
+            log.Log(level, new EventId(104, "Fault"), "pair {Pair}: {Fault}", pair, fault);
+    }
+}
+
+/// <summary>Refused in this state: nothing is wrong, but not now.</summary>
+public sealed class RefusedException(string sentence) : FlipException(sentence);

@@ -1,0 +1,132 @@
+using System.Buffers.Binary;
+using System.Collections.Immutable;
+using System.Runtime.InteropServices;
+using System.Security.Cryptography;
+using System.Text;
+using FlipController.Core;
+using FlipController.Linux.State;
+
+namespace FlipController.Linux.Files;
+
+/// <summary>The files a pair depends on, read only when nobody is in the middle of writing them.</summary>
+public sealed partial class WatchedFiles(HaproxyOptions options)
+{
+    private const long LargestConfiguration = 64L << 20;
+
+    /// <summary>Every file, the configuration's first, then what is watched beside them, directories walked; symbolic links followed.</summary>
+    public ImmutableArray<string> Paths()
+    {
+        var paths = ImmutableArray.CreateBuilder<string>();
+        foreach (string path in options.Config) paths.AddRange(Expand(path));
+        foreach (string path in options.AlsoWatch) paths.AddRange(Expand(path));
+        return [.. paths.Distinct(StringComparer.Ordinal)];
+    }
+
+    /// <summary>
+    /// Reads everything. Throws FlipException while a file is missing, being written, or changes under the reading; a half-written
+    /// file is never returned as long as its writer keeps it open.
+    /// </summary>
+    public Snapshot Read()
+    {
+        string[] configuration = [.. options.Config.SelectMany(Expand)];
+        if (configuration.Length == 0)
+            throw new FlipException($"cannot read the configuration {string.Join(" ", options.Config)}: no file is there");
+        var files = configuration.Select(path => new SnapshotFile(path, ReadWhole(path))).ToImmutableArray();
+        using var config = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        using var content = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        foreach (SnapshotFile file in files)
+        {
+            config.AppendData(file.Content);
+            AppendNamed(content, file.Path, file.Content);
+        }
+        foreach (string path in options.AlsoWatch.SelectMany(Expand)) AppendNamed(content, path, ReadWhole(path));
+        return new Snapshot(files, Hex(config), Hex(content));
+
+        static string Hex(IncrementalHash hash) => Convert.ToHexStringLower(hash.GetHashAndReset());
+    }
+
+    /// <summary>Directories in which an event may mean a change: those of the files and of every symbolic link on the way to them.</summary>
+    public IReadOnlySet<string> Directories()
+    {
+        var directories = new HashSet<string>(StringComparer.Ordinal);
+        foreach (string path in options.Config.Concat(options.AlsoWatch)) AddWay(path, 0);
+        foreach (string path in Paths()) AddWay(path, 0);
+        return directories;
+
+        void AddWay(string path, int depth)
+        {
+            if (depth > 40) return; // the kernel's own bound on symbolic links, path_resolution(7)
+            if (Directory.Exists(path)) directories.Add(path);
+            // /etc/haproxy/..data/haproxy.cfg: a link may be any part of the path, and any of them may be swapped.
+            for (string? part = path; part is not null; part = Path.GetDirectoryName(part))
+            {
+                if (new FileInfo(part).LinkTarget is not { } target)
+                {
+                    if (part == path && Path.GetDirectoryName(part) is { } own && Directory.Exists(own)) directories.Add(own);
+                    continue;
+                }
+                string parent = Path.GetDirectoryName(part)!;
+                directories.Add(parent);
+                AddWay(Path.GetFullPath(Path.Combine(parent, target)) + path[part.Length..], depth + 1);
+            }
+        }
+    }
+
+    /// <summary>A directory stands for the files in it, in the order HAProxy would load them (names sorted by bytes), not deeper.</summary>
+    private static IEnumerable<string> Expand(string path) => Directory.Exists(path)
+        ? Directory.EnumerateFiles(path).Where(f => !Path.GetFileName(f).StartsWith('.')).Order(StringComparer.Ordinal)
+        : [path];
+
+    private static void AppendNamed(IncrementalHash hash, string path, byte[] content)
+    {
+        Span<byte> length = stackalloc byte[8];
+        byte[] name = Encoding.UTF8.GetBytes(path);
+        BinaryPrimitives.WriteInt64LittleEndian(length, name.Length);
+        hash.AppendData(length);
+        hash.AppendData(name);
+        BinaryPrimitives.WriteInt64LittleEndian(length, content.Length);
+        hash.AppendData(length);
+        hash.AppendData(content);
+    }
+
+    private static byte[] ReadWhole(string path)
+    {
+        try
+        {
+            using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete, 0);
+            if (file.Length > LargestConfiguration)
+                throw new FlipException($"cannot read {path}: it has {file.Length} bytes, more than the {LargestConfiguration} that are read");
+            if (IsBeingWritten(file))
+                throw new FlipException($"cannot read {path}: another process has it open for writing");
+            DateTime before = File.GetLastWriteTimeUtc(file.SafeFileHandle);
+            byte[] content = new byte[file.Length];
+            int read = file.ReadAtLeast(content, content.Length, throwOnEndOfStream: false);
+            if (read != content.Length || file.Length != read || File.GetLastWriteTimeUtc(file.SafeFileHandle) != before)
+                throw new FlipException($"cannot read {path}: it changes while it is read");
+            return content;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new FlipException($"cannot read {path}: {e.Message}", e);
+        }
+    }
+
+    /// <summary>
+    /// The kernel grants a read lease only while nobody has the file open for writing: fcntl(2), F_SETLEASE. Where a file system or
+    /// missing rights refuse leases for another reason, the settle time alone decides.
+    /// </summary>
+    private static bool IsBeingWritten(FileStream file)
+    {
+        const int setLease = 1024, readLease = 0, unlock = 2, again = 11; // F_SETLEASE, F_RDLCK, F_UNLCK: fcntl.h; EAGAIN: errno-base.h
+        int handle = file.SafeFileHandle.DangerousGetHandle().ToInt32();
+        if (Fcntl(handle, setLease, readLease) == 0)
+        {
+            _ = Fcntl(handle, setLease, unlock);
+            return false;
+        }
+        return Marshal.GetLastPInvokeError() == again;
+    }
+
+    [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
+    private static partial int Fcntl(int handle, int command, int argument);
+}

@@ -1,0 +1,190 @@
+using System.Net;
+using System.Net.NetworkInformation;
+using System.Net.Sockets;
+using FlipController.Core;
+using FlipController.Linux.Haproxy;
+using FlipController.Linux.Kernel;
+
+namespace FlipController.Linux.Gate;
+
+/// <summary>
+/// What a standby must prove before it gets traffic, in this order: its process is alive; that very process listens on every
+/// private port and on no front port; each port takes a TCP connection; the configured probes are answered; every server that is UP
+/// on the active one is UP here after a check of its own; its peers are in sync. What is not so yet is asked again until
+/// <c>gate.timeout</c>; what can never become so fails at once.
+/// </summary>
+public sealed class Gate(GateOptions options, TimeProvider time)
+{
+    private static readonly TimeSpan s_firstPause = TimeSpan.FromMilliseconds(10);
+    private static readonly TimeSpan s_longestPause = TimeSpan.FromMilliseconds(200);
+
+    private readonly record struct Finding(bool Passed, bool Final, string? Why)
+    {
+        public static readonly Finding Yes = new(true, true, null);
+        public static Finding NotYet(string why) => new(false, false, why);
+        public static Finding Never(string why) => new(false, true, why);
+    }
+
+    /// <summary>Null when everything is proven; else the first thing that is not, in one sentence.</summary>
+    /// <param name="against">The admin socket of the generation that has the traffic; null: there is none.</param>
+    /// <param name="progress">Told when the gate goes on to its next question.</param>
+    public async Task<string?> ProveAsync(Generation candidate, AdminSocket admin, AdminSocket? against, Action<string> progress, CancellationToken stop)
+    {
+        (string Name, Func<CancellationToken, Task<Finding>> Ask)[] questions =
+        [
+            ("its process is alive", _ => Task.FromResult(Alive(candidate))),
+            ("it listens on its private ports", _ => Task.FromResult(Listens(candidate))),
+            ("its ports take connections", ct => ConnectsAsync(candidate, ct)),
+            ("its probes are answered", ct => ProbesAsync(candidate, ct)),
+            ("its servers are as healthy as the active one's", ct => ParityAsync(admin, against, ct)),
+            ("its peers are in sync", ct => PeersAsync(admin, ct)),
+        ];
+        using var bound = new CancellationTokenSource(options.Timeout, time);
+        using var both = CancellationTokenSource.CreateLinkedTokenSource(bound.Token, stop);
+        foreach (var (name, ask) in questions)
+        {
+            progress(name);
+            TimeSpan pause = s_firstPause;
+            string? why = null;
+            while (true)
+            {
+                try
+                {
+                    Finding finding = await ask(both.Token);
+                    if (finding.Passed) break;
+                    why = finding.Why;
+                    if (finding.Final) return why;
+                    if (Alive(candidate) is { Passed: false } dead) return dead.Why;
+                    await Task.Delay(pause, time, both.Token);
+                }
+                catch (FlipException e)
+                {
+                    why = e.Message;
+                    if (Alive(candidate) is { Passed: false } dead) return dead.Why;
+                    await PauseAsync(pause, both.Token);
+                }
+                catch (OperationCanceledException) when (!stop.IsCancellationRequested)
+                {
+                }
+                if (bound.IsCancellationRequested && !stop.IsCancellationRequested)
+                    return $"{candidate} did not prove within {Durations.Format(options.Timeout)} (gate.timeout) that {name}: {why ?? "no answer"}";
+                stop.ThrowIfCancellationRequested();
+                // Quick answers first, then ever more politely: the active one needs the processor.
+                pause = pause * 2 < s_longestPause ? pause * 2 : s_longestPause;
+            }
+        }
+        return null;
+    }
+
+    private async Task PauseAsync(TimeSpan pause, CancellationToken stop)
+    {
+        try
+        {
+            await Task.Delay(pause, time, stop);
+        }
+        catch (OperationCanceledException)
+        {
+            // The caller looks at both tokens next.
+        }
+    }
+
+    private static Finding Alive(Generation candidate) => ProcessIdentity.Of(candidate).IsAlive
+        ? Finding.Yes
+        : Finding.Never($"{candidate} is not alive: process {candidate.Pid} ended after it had started");
+
+    private static Finding Listens(Generation candidate)
+    {
+        using var sockets = new SockDiag();
+        IReadOnlyList<ListeningEndpoint> listening = ProcessSockets.ListeningPorts(sockets, candidate.Pid);
+        foreach (ServicePort port in candidate.Ports)
+        {
+            if (listening.Any(l => l.Port == port.Service.Port && SameAddress(l.Address, port.Service.Address)))
+                return Finding.Never($"{candidate} (process {candidate.Pid}) listens on the front address {port.Service} itself, where it would take connections from the active one");
+            if (!listening.Any(l => l.Port == port.PrivatePort && SameAddress(l.Address, port.Service.Address)))
+                return Finding.NotYet($"process {candidate.Pid} does not listen on private port {port.PrivatePort} for {port.Service}");
+        }
+        return Finding.Yes;
+    }
+
+    private static bool SameAddress(IPAddress one, IPAddress other) => one.Equals(other);
+
+    private static async Task<Finding> ConnectsAsync(Generation candidate, CancellationToken stop)
+    {
+        foreach (ServicePort port in candidate.Ports)
+        {
+            if (Reachable(port) is not { } target) continue; // An address this node does not have now, a VIP elsewhere: the listener alone is proof.
+            using var socket = new Socket(target.AddressFamily, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
+            try
+            {
+                await socket.ConnectAsync(target, stop);
+                // An orderly end: HAProxy would count a reset as an error of the service.
+                socket.Shutdown(SocketShutdown.Both);
+            }
+            catch (SocketException e)
+            {
+                return Finding.NotYet($"a connection to {target} for {port.Service} got {e.SocketErrorCode}: {e.Message}");
+            }
+        }
+        return Finding.Yes;
+    }
+
+    private async Task<Finding> ProbesAsync(Generation candidate, CancellationToken stop)
+    {
+        foreach (HttpProbe probe in options.Probes)
+        {
+            // The configuration writes `:80`; services print as `*:80`.
+            string wanted = Service.TryParse(probe.Service, out Service? service) ? service.ToString() : probe.Service;
+            ServicePort? port = candidate.Ports.FirstOrDefault(p => p.Service.ToString() == wanted);
+            if (port is null)
+                return Finding.Never($"the probe of {probe.Service} has no such front address; there are {string.Join(", ", candidate.Ports.Select(p => p.Service))}");
+            if (Reachable(port) is not { } target) return Finding.Never($"the probe of {probe.Service} cannot be sent: this node does not have the address {port.Service.Address}");
+            if (await HttpProbing.AskAsync(probe, target, stop) is { } why) return Finding.NotYet(why);
+        }
+        return Finding.Yes;
+    }
+
+    private async Task<Finding> ParityAsync(AdminSocket admin, AdminSocket? against, CancellationToken stop)
+    {
+        IReadOnlyList<ServerState> here = await admin.ServersAsync(stop);
+        ServerState[] unchecked_ = [.. here.Where(s => s is { HasCheck: true, FirstCheckDone: false, Maintenance: false })];
+        if (unchecked_.Length > 0) return Finding.NotYet($"{Some(unchecked_)} not finished the first health check");
+        if (options.Parity == ParityRule.None || against is null) return Finding.Yes;
+        return Missing(await against.ServersAsync(stop), here) is { } why ? Finding.NotYet(why) : Finding.Yes;
+    }
+
+    /// <summary>Which servers are UP there and not here, of those that are still configured here; null: none.</summary>
+    public static string? Missing(IReadOnlyList<ServerState> there, IReadOnlyList<ServerState> here)
+    {
+        Dictionary<(string, string), ServerState> own = here.ToDictionary(s => (s.Backend, s.Name));
+        ServerState[] missing =
+        [
+            // Disabled in the new file is what its writer wants; only what should be up and is not counts.
+            .. there.Where(s => s.IsUp).Select(s => own.GetValueOrDefault((s.Backend, s.Name))).OfType<ServerState>()
+                .Where(s => s is { IsUp: false, Maintenance: false }),
+        ];
+        if (missing.Length == 0) return null;
+        ServerState first = missing[0];
+        string more = missing.Length > 1 ? $" (and {missing.Length - 1} more)" : "";
+        return $"server {first.Backend}/{first.Name} is UP on the active generation and {first.Status} on the new one ({first.LastCheck}){more}";
+    }
+
+    private static async Task<Finding> PeersAsync(AdminSocket admin, CancellationToken stop)
+    {
+        PeersState[] behind = [.. (await admin.PeersAsync(stop)).Where(p => !p.ResyncFinished)];
+        return behind.Length == 0 ? Finding.Yes : Finding.NotYet($"peers section {behind[0].Section} has not finished its first synchronisation");
+    }
+
+    private static string Some(ServerState[] servers) =>
+        $"server {servers[0].Backend}/{servers[0].Name}{(servers.Length > 1 ? $" and {servers.Length - 1} more have" : " has")}";
+
+    /// <summary>Where this host can reach a private port; null when the service's address is not on it now.</summary>
+    public static IPEndPoint? Reachable(ServicePort port)
+    {
+        IPAddress address = port.Service.Address;
+        if (address.Equals(IPAddress.Any)) return new IPEndPoint(IPAddress.Loopback, port.PrivatePort);
+        if (address.Equals(IPAddress.IPv6Any)) return new IPEndPoint(IPAddress.IPv6Loopback, port.PrivatePort);
+        bool local = IPAddress.IsLoopback(address) || NetworkInterface.GetAllNetworkInterfaces()
+            .SelectMany(i => i.GetIPProperties().UnicastAddresses).Any(a => a.Address.Equals(address));
+        return local ? new IPEndPoint(address, port.PrivatePort) : null;
+    }
+}

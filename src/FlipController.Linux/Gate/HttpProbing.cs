@@ -1,0 +1,66 @@
+using System.Net;
+using System.Net.Http;
+using System.Net.Security;
+using System.Net.Sockets;
+using FlipController.Core;
+
+namespace FlipController.Linux.Gate;
+
+/// <summary>One HTTP request to one private port, as a client of the service would send it.</summary>
+public static class HttpProbing
+{
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(5);
+
+    /// <summary>Null when the answer is what the probe expects; else why not, in one sentence.</summary>
+    public static async Task<string?> AskAsync(HttpProbe probe, IPEndPoint target, CancellationToken stop)
+    {
+        string host = probe.Host ?? (target.AddressFamily == AddressFamily.InterNetworkV6 ? $"[{target.Address}]" : target.Address.ToString());
+        string scheme = probe.Tls ? "https" : "http";
+        string asked = $"GET {scheme}://{host}{probe.Path} on {target} for {probe.Service}";
+        using var handler = new SocketsHttpHandler
+        {
+            AllowAutoRedirect = false, UseProxy = false, UseCookies = false,
+            // The name is rarely the address's own and the certificate is the service's matter; what is proven is that it answers.
+            SslOptions = new SslClientAuthenticationOptions
+            {
+                TargetHost = probe.Host ?? target.Address.ToString(),
+                RemoteCertificateValidationCallback = static (_, _, _, _) => true,
+            },
+            ConnectCallback = async (_, ct) =>
+            {
+                var socket = new Socket(target.AddressFamily, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
+                try
+                {
+                    await socket.ConnectAsync(target, ct);
+                    return new NetworkStream(socket, ownsSocket: true);
+                }
+                catch
+                {
+                    socket.Dispose();
+                    throw;
+                }
+            },
+        };
+        using var client = new HttpClient(handler) { Timeout = s_patience };
+        using var request = new HttpRequestMessage(HttpMethod.Get, $"{scheme}://{(probe.Host is null ? "flipcontroller.invalid" : host)}{probe.Path}");
+        request.Headers.Host = host;
+        request.Headers.ConnectionClose = true;
+        request.Headers.UserAgent.ParseAdd("flipcontroller-gate");
+        try
+        {
+            using HttpResponseMessage response = await client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, stop);
+            int status = (int)response.StatusCode;
+            return status >= probe.ExpectFrom && status <= probe.ExpectTo
+                ? null
+                : $"{asked} was answered {status}, not {probe.ExpectFrom}-{probe.ExpectTo}";
+        }
+        catch (HttpRequestException e)
+        {
+            return $"{asked} failed: {e.InnerException?.Message ?? e.Message}";
+        }
+        catch (TaskCanceledException) when (!stop.IsCancellationRequested)
+        {
+            return $"{asked} had no answer within {s_patience.TotalSeconds:0} s";
+        }
+    }
+}

@@ -1,0 +1,93 @@
+using System.Collections.Immutable;
+using System.Globalization;
+using System.Net.Sockets;
+using System.Text;
+using FlipController.Core;
+
+namespace FlipController.Linux.Haproxy;
+
+/// <summary>
+/// HAProxy's stats socket (management manual, 9.3 "Unix Socket commands"): one command a connection, answered until HAProxy
+/// closes it. A cut answer is an error, never half a truth; nothing is asked twice.
+/// </summary>
+public sealed class AdminSocket(string path, TimeSpan? timeout = null)
+{
+    private readonly TimeSpan timeout = timeout ?? TimeSpan.FromSeconds(5);
+
+    public string Path { get; } = path;
+
+    /// <summary>The answer to any command, as HAProxy gives it.</summary>
+    public async Task<string> CommandAsync(string command, CancellationToken cancellation = default)
+    {
+        using var overrun = new CancellationTokenSource(timeout);
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(overrun.Token, cancellation);
+        try
+        {
+            using var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+            await socket.ConnectAsync(new UnixDomainSocketEndPoint(Path), either.Token);
+            await using var stream = new NetworkStream(socket);
+            await stream.WriteAsync(Encoding.UTF8.GetBytes(command + "\n"), either.Token);
+            using var reader = new StreamReader(stream, Encoding.UTF8);
+            return await reader.ReadToEndAsync(either.Token);
+        }
+        catch (OperationCanceledException) when (overrun.IsCancellationRequested && !cancellation.IsCancellationRequested)
+        {
+            throw Failure(command, $"no answer within {timeout.TotalSeconds:0.###} s", null);
+        }
+        catch (Exception e) when (e is SocketException or IOException or ArgumentException)
+        {
+            throw Failure(command, e.Message, e);
+        }
+    }
+
+    /// <summary><c>show info</c>.</summary>
+    public async Task<HaproxyInfo> ShowInfoAsync(CancellationToken cancellation = default)
+    {
+        string answer = await CommandAsync("show info", cancellation);
+        return HaproxyInfo.Parse(answer) ?? throw Unexpected("show info", answer);
+    }
+
+    /// <summary><c>show stat</c>: every frontend, backend, server and listener.</summary>
+    public async Task<ImmutableArray<StatRow>> ShowStatAsync(CancellationToken cancellation = default)
+    {
+        // "up", "no-maint" and the like would hide rows; a stopped proxy's are shown from 2.5 on.
+        string answer = await CommandAsync("show stat", cancellation);
+        return StatRow.Parse(answer) ?? throw Unexpected("show stat", answer);
+    }
+
+    /// <summary>Every server with what its checks have found; backends of HAProxy's own are left out.</summary>
+    public async Task<ImmutableArray<ServerState>> ServersAsync(CancellationToken cancellation = default) =>
+        ServerState.Of(await ShowStatAsync(cancellation));
+
+    /// <summary><c>show peers</c>: one entry a section, none when the configuration has no peers.</summary>
+    public async Task<ImmutableArray<PeersState>> PeersAsync(CancellationToken cancellation = default) =>
+        PeersState.Parse(await CommandAsync("show peers", cancellation));
+
+    private FlipException Unexpected(string command, string answer) =>
+        Failure(command, $"it answered \"{answer.Trim() switch { { Length: > 200 } s => s[..200] + "…", var s => s }}\"", null);
+
+    private FlipException Failure(string command, string why, Exception? inner) =>
+        new($"cannot ask HAProxy \"{command}\" on {Path}: {why}; nothing was changed", inner);
+}
+
+/// <param name="CurrConns">Open client connections, those of the stats socket included.</param>
+/// <param name="Stopping">A soft stop is under way.</param>
+/// <param name="Jobs">What keeps the process alive: listeners, connections, peers.</param>
+/// <param name="UnstoppableJobs">Those of them that a soft stop does not wait for.</param>
+public sealed record HaproxyInfo(
+    string Version, int Pid, TimeSpan Uptime, int CurrConns, int Maxconn, bool Stopping, int Jobs, int UnstoppableJobs, int Listeners,
+    ImmutableDictionary<string, string> Fields)
+{
+    public static HaproxyInfo? Parse(string answer)
+    {
+        var fields = ImmutableDictionary.CreateBuilder<string, string>();
+        foreach (string line in answer.Split('\n'))
+            if (line.IndexOf(':', StringComparison.Ordinal) is > 0 and int colon) fields[line[..colon]] = line[(colon + 1)..].Trim();
+        int Number(string name) =>
+            int.TryParse(fields.GetValueOrDefault(name), NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int n) ? n : 0;
+        return Number("Pid") == 0 ? null : new(
+            fields.GetValueOrDefault("Version", ""), Number("Pid"), TimeSpan.FromSeconds(Number("Uptime_sec")), Number("CurrConns"),
+            Number("Maxconn"), Number("Stopping") != 0, Number("Jobs"), Number("Unstoppable Jobs"), Number("Listeners"),
+            fields.ToImmutable());
+    }
+}

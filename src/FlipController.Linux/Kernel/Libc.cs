@@ -1,0 +1,79 @@
+using System.Runtime.InteropServices;
+
+namespace FlipController.Linux.Kernel;
+
+/// <summary>The few calls of libc that .NET does not offer. Every one leaves errno in <see cref="Marshal.GetLastPInvokeError"/>.</summary>
+internal static unsafe partial class Libc
+{
+    internal const int AfNetlink = 16; // AF_NETLINK, include/linux/socket.h
+    internal const int SockRaw = 3; // SOCK_RAW, include/linux/net.h
+    internal const int CloseOnExec = 0x80000; // SOCK_CLOEXEC = EFD_CLOEXEC = O_CLOEXEC
+    internal const int NonBlocking = 0x800; // EFD_NONBLOCK = O_NONBLOCK
+    internal const int SolSocket = 1; // SOL_SOCKET
+    internal const int SoReceiveBuffer = 8; // SO_RCVBUF
+    internal const int SoReceiveTimeout = 20; // SO_RCVTIMEO
+    internal const int SolNetlink = 270; // SOL_NETLINK
+    internal const int NetlinkCapAck = 10; // NETLINK_CAP_ACK, include/uapi/linux/netlink.h
+    internal const int NetlinkExtAck = 11; // NETLINK_EXT_ACK
+    internal const int MsgTrunc = 0x20; // MSG_TRUNC
+    internal const short PollIn = 1; // POLLIN
+    internal const short PollErr = 8; // POLLERR
+    internal const short PollHup = 16; // POLLHUP
+    internal const short PollInvalid = 32; // POLLNVAL
+    internal const int PriorityProcess = 0; // PRIO_PROCESS
+
+    // The same numbers on every architecture .NET runs on: include/uapi/asm-generic/unistd.h. glibc has wrappers since 2.36 only.
+    private const long PidfdSendSignalCall = 424; // __NR_pidfd_send_signal, Linux 5.1
+    private const long PidfdOpenCall = 434; // __NR_pidfd_open, Linux 5.3
+
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct PollDescriptor // struct pollfd
+    {
+        internal int Fd;
+        internal short Events;
+        internal short Returned;
+    }
+
+    [LibraryImport("libc", EntryPoint = "socket", SetLastError = true)]
+    internal static partial int Socket(int domain, int type, int protocol);
+
+    [LibraryImport("libc", EntryPoint = "bind", SetLastError = true)]
+    internal static partial int Bind(int fd, void* address, uint length);
+
+    [LibraryImport("libc", EntryPoint = "setsockopt", SetLastError = true)]
+    internal static partial int SetSocketOption(int fd, int level, int name, void* value, uint length);
+
+    [LibraryImport("libc", EntryPoint = "sendto", SetLastError = true)]
+    internal static partial nint SendTo(int fd, void* data, nuint length, int flags, void* address, uint addressLength);
+
+    [LibraryImport("libc", EntryPoint = "recvfrom", SetLastError = true)]
+    internal static partial nint ReceiveFrom(int fd, void* data, nuint length, int flags, void* address, uint* addressLength);
+
+    [LibraryImport("libc", EntryPoint = "close", SetLastError = true)]
+    internal static partial int Close(int fd);
+
+    [LibraryImport("libc", EntryPoint = "poll", SetLastError = true)]
+    internal static partial int Poll(PollDescriptor* descriptors, ulong count, int milliseconds);
+
+    [LibraryImport("libc", EntryPoint = "eventfd", SetLastError = true)]
+    internal static partial int EventFd(uint initial, int flags);
+
+    [LibraryImport("libc", EntryPoint = "read", SetLastError = true)]
+    internal static partial nint Read(int fd, void* data, nuint length);
+
+    [LibraryImport("libc", EntryPoint = "write", SetLastError = true)]
+    internal static partial nint Write(int fd, void* data, nuint length);
+
+    [LibraryImport("libc", EntryPoint = "setpriority", SetLastError = true)]
+    internal static partial int SetPriority(int which, uint who, int niceness);
+
+    [LibraryImport("libc", EntryPoint = "getsid", SetLastError = true)]
+    internal static partial int SessionOf(int pid);
+
+    [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]
+    private static partial long SystemCall(long number, long a, long b, long c, long d);
+
+    internal static int PidfdOpen(int pid) => (int)SystemCall(PidfdOpenCall, pid, 0, 0, 0);
+
+    internal static int PidfdSendSignal(int pidfd, int signal) => (int)SystemCall(PidfdSendSignalCall, pidfd, signal, 0, 0);
+}

@@ -1,0 +1,49 @@
+using System.Globalization;
+using System.Net;
+
+namespace FlipController.Linux.Kernel;
+
+/// <param name="V6Only">An IPv6 listener that takes no IPv4; null when it does not apply or the kernel does not tell.</param>
+public sealed record ListeningEndpoint(IPAddress Address, int Port, bool? V6Only)
+{
+    public override string ToString() => $"{new IPEndPoint(Address, Port)}{(V6Only == true ? " v6only" : "")}";
+}
+
+/// <summary>Which sockets a process holds: what makes "it listens" a fact about this process and not about the port.</summary>
+public static class ProcessSockets
+{
+    /// <summary>Inodes of the sockets among /proc/PID/fd, proc(5); empty when the process is gone.</summary>
+    public static HashSet<uint> Inodes(int pid)
+    {
+        HashSet<uint> inodes = [];
+        IEnumerable<string> descriptors;
+        try
+        {
+            descriptors = Directory.EnumerateFileSystemEntries($"/proc/{pid.ToString(CultureInfo.InvariantCulture)}/fd");
+            foreach (string descriptor in descriptors)
+            {
+                // A descriptor may be closed between the listing and the look: then it is not held, which is the answer.
+                string? target;
+                try { target = new FileInfo(descriptor).LinkTarget; }
+                catch (IOException) { continue; }
+                if (target is null || !target.StartsWith("socket:[", StringComparison.Ordinal)) continue;
+                if (uint.TryParse(target.AsSpan("socket:[".Length).TrimEnd(']'), NumberStyles.None, CultureInfo.InvariantCulture, out uint inode))
+                    inodes.Add(inode);
+            }
+        }
+        catch (IOException)
+        {
+            // Gone, before or while it was looked at.
+        }
+        return inodes;
+    }
+
+    /// <summary>Where the process listens, of its own: a descriptor of another process on the same port does not count.</summary>
+    public static IReadOnlyList<ListeningEndpoint> ListeningPorts(SockDiag sockets, int pid)
+    {
+        HashSet<uint> inodes = Inodes(pid);
+        if (inodes.Count == 0) return [];
+        return [.. sockets.Listeners().Where(s => inodes.Contains(s.Inode))
+            .Select(s => new ListeningEndpoint(s.Local.Address, s.Local.Port, s.V6Only))];
+    }
+}

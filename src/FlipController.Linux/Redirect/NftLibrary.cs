@@ -1,0 +1,162 @@
+using System.Runtime.InteropServices;
+using System.Text;
+using System.Text.Json;
+using FlipController.Core;
+using FlipController.Linux.Kernel;
+
+namespace FlipController.Linux.Redirect;
+
+/// <summary>
+/// libnftables in this process: /usr/include/nftables/libnftables.h, libnftables(3). What the nft program does for a text, without
+/// starting it. A context has one netlink socket, which belongs to the network namespace of the thread that opened it. It is not
+/// thread-safe: whoever owns it sees to it that one thread at a time is inside.
+/// </summary>
+internal sealed unsafe partial class NftLibrary : IDisposable
+{
+    private const uint DefaultContext = 0; // NFT_CTX_DEFAULT
+    private const uint OutputJson = 1 << 4; // NFT_CTX_OUTPUT_JSON
+    private const uint OutputNumeric = 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10; // NFT_CTX_OUTPUT_NUMERIC_ALL
+
+    /// <summary>What the kernel or the library may say when another program committed at the same moment: once more is right.</summary>
+    private const int Attempts = 5;
+
+    private nint _context;
+
+    private NftLibrary(nint context) => _context = context;
+
+    internal static NftLibrary Open()
+    {
+        // nft_ctx_new() calls exit() when it gets no netlink socket (netlink_init_error in nftables' src/netlink.c): find out before it does.
+        using (new NetlinkSocket(NetlinkProtocol.Netfilter)) { }
+        nint context;
+        try
+        {
+            context = ContextNew(DefaultContext);
+        }
+        catch (DllNotFoundException e)
+        {
+            throw new FlipException("cannot load libnftables.so.1: it is not installed. Install libnftables1 (Debian) or nftables-libs", e);
+        }
+        if (context == 0) throw new KernelException("make an nftables context", Errno.NoBuffers);
+        NftLibrary library = new(context);
+        if (BufferOutput(context) == 0 && BufferError(context) == 0) return library;
+        library.Dispose();
+        throw new KernelException("buffer libnftables' output", Errno.NoBuffers);
+    }
+
+    public void Dispose()
+    {
+        if (_context != 0) ContextFree(_context);
+        _context = 0;
+    }
+
+    /// <summary>Runs a text of nft commands as one transaction.</summary>
+    internal void Run(string operation, string commands)
+    {
+        using NftScript script = new(commands);
+        int errno = RunPrepared(script, rehearse: false);
+        if (errno != 0) throw Failure(operation, errno);
+    }
+
+    /// <summary>A command's JSON; null when what it asks for does not exist.</summary>
+    internal JsonDocument? Query(string operation, string command)
+    {
+        using NftScript script = new(command);
+        int errno;
+        OutputSetFlags(_context, OutputJson | OutputNumeric);
+        try
+        {
+            errno = RunPrepared(script, rehearse: false);
+            nint output = GetOutput(_context);
+            if (errno == 0) return JsonDocument.Parse(MemoryMarshal.CreateReadOnlySpanFromNullTerminated((byte*)output).ToArray());
+        }
+        finally
+        {
+            OutputSetFlags(_context, 0);
+        }
+        KernelException failure = Failure(operation, errno);
+        return failure.Errno == Errno.NoEntry ? null : throw failure;
+    }
+
+    /// <summary>
+    /// The hot call: nothing managed is allocated, nothing logged, nothing thrown. 0, or an errno above 0; then <see cref="Failure"/>
+    /// has the words.
+    /// </summary>
+    /// <param name="rehearse">The kernel checks the whole transaction and then forgets it: the batch is sent without its end.</param>
+    internal int RunPrepared(NftScript script, bool rehearse)
+    {
+        SetDryRun(_context, rehearse ? (byte)1 : (byte)0);
+        for (int attempt = 1; ; attempt++)
+        {
+            _ = GetError(_context); // begins it anew: what nobody asked about is not the next failure's reason
+            if (RunBuffer(_context, script.Pointer) == 0) return 0;
+            int errno = Marshal.GetLastPInvokeError();
+            // After a plain mistake errno may be a leftover EAGAIN of the library's own reads: the few more attempts then change nothing.
+            bool transient = errno is Errno.Again or Errno.Interrupted or Errno.Busy or Errno.Restart;
+            if (!transient || attempt == Attempts) return errno > 0 ? errno : Errno.Invalid;
+        }
+    }
+
+    /// <summary>What the library wrote in the last run, as an exception: the first complaint and the line it is about.</summary>
+    /// <param name="errno">What the run returned.</param>
+    internal KernelException Failure(string operation, int errno)
+    {
+        string text = Marshal.PtrToStringUTF8(GetError(_context)) ?? "";
+        string[] lines = [.. text.Split('\n', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries)
+            .Where(line => line.Any(c => c is not ('^' or '~' or ' ')))];
+        if (lines.Length == 0) return new KernelException(operation, errno);
+        string complaint = lines[0].StartsWith("Error: ", StringComparison.Ordinal) ? lines[0]["Error: ".Length..] : lines[0];
+
+        // Only what the kernel said has a true errno; the library's own complaints leave whatever was there.
+        if (!complaint.StartsWith("Could not process rule", StringComparison.Ordinal))
+            errno = complaint.StartsWith("No such file or directory", StringComparison.Ordinal) ? Errno.NoEntry : Errno.Invalid;
+        return new KernelException(operation, errno, lines.Length > 1 ? $"{complaint}, at \"{lines[1]}\"" : complaint);
+    }
+
+    [LibraryImport("libnftables.so.1", EntryPoint = "nft_ctx_new")]
+    private static partial nint ContextNew(uint flags);
+
+    [LibraryImport("libnftables.so.1", EntryPoint = "nft_ctx_free")]
+    private static partial void ContextFree(nint context);
+
+    [LibraryImport("libnftables.so.1", EntryPoint = "nft_ctx_set_dry_run")]
+    private static partial void SetDryRun(nint context, byte dry);
+
+    [LibraryImport("libnftables.so.1", EntryPoint = "nft_ctx_output_set_flags")]
+    private static partial uint OutputSetFlags(nint context, uint flags);
+
+    [LibraryImport("libnftables.so.1", EntryPoint = "nft_ctx_buffer_output")]
+    private static partial int BufferOutput(nint context);
+
+    [LibraryImport("libnftables.so.1", EntryPoint = "nft_ctx_buffer_error")]
+    private static partial int BufferError(nint context);
+
+    [LibraryImport("libnftables.so.1", EntryPoint = "nft_ctx_get_output_buffer")]
+    private static partial nint GetOutput(nint context);
+
+    [LibraryImport("libnftables.so.1", EntryPoint = "nft_ctx_get_error_buffer")]
+    private static partial nint GetError(nint context);
+
+    [LibraryImport("libnftables.so.1", EntryPoint = "nft_run_cmd_from_buffer", SetLastError = true)]
+    private static partial int RunBuffer(nint context, byte* buffer);
+}
+
+/// <summary>A text of nft commands in native memory, zero-terminated: ready to run without a byte being copied.</summary>
+internal sealed unsafe class NftScript : IDisposable
+{
+    internal NftScript(string commands)
+    {
+        int length = Encoding.UTF8.GetByteCount(commands);
+        Pointer = (byte*)NativeMemory.Alloc((nuint)length + 1);
+        Encoding.UTF8.GetBytes(commands, new Span<byte>(Pointer, length));
+        Pointer[length] = 0;
+    }
+
+    internal byte* Pointer { get; private set; }
+
+    public void Dispose()
+    {
+        NativeMemory.Free(Pointer);
+        Pointer = null;
+    }
+}

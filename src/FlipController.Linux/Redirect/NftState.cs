@@ -1,0 +1,122 @@
+using System.Collections.Immutable;
+using System.Text.Json;
+using FlipController.Core;
+
+namespace FlipController.Linux.Redirect;
+
+/// <summary>What of ours is in the kernel.</summary>
+/// <param name="BaseComplete">The hooks are there and lead to the services; false also when nothing is there at all.</param>
+public sealed record NftState(bool BaseComplete, ImmutableSortedDictionary<string, NftPairState> Pairs)
+{
+    public static NftState Nothing { get; } = new(false, ImmutableSortedDictionary<string, NftPairState>.Empty);
+
+    /// <summary>NEW connections for this pair really go to a generation: every step from the hooks to its chain is there.</summary>
+    public int? Active(string pair) => BaseComplete && Pairs.TryGetValue(pair, out NftPairState? state) && state.Reached ? state.Active : null;
+
+    /// <summary>Reads <c>nft -j list table inet flipcontroller</c>, libnftables-json(5).</summary>
+    internal static NftState Parse(JsonElement root)
+    {
+        HashSet<string> hooked = [];
+        HashSet<string> jumped = [];
+        Dictionary<string, int?> active = new(StringComparer.Ordinal);
+        Dictionary<(string Pair, int Number), List<JsonElement>> generations = [];
+        Dictionary<string, Dictionary<string, PortBlock>> guarded = new(StringComparer.Ordinal);
+        foreach (JsonElement item in root.GetProperty("nftables").EnumerateArray())
+        {
+            if (item.TryGetProperty("chain", out JsonElement chain)) Chain(chain.GetProperty("name").GetString()!);
+            else if (item.TryGetProperty("rule", out JsonElement rule)) Rule(rule.GetProperty("chain").GetString()!, rule);
+        }
+
+        ImmutableSortedDictionary<string, NftPairState>.Builder pairs = ImmutableSortedDictionary.CreateBuilder<string, NftPairState>(StringComparer.Ordinal);
+        foreach (string name in active.Keys.Union(generations.Keys.Select(key => key.Pair)).Union(guarded.Keys))
+        {
+            Dictionary<string, PortBlock> ports = guarded.GetValueOrDefault(name) ?? [];
+            pairs[name] = new NftPairState(name, active.GetValueOrDefault(name), jumped.Contains(name),
+                generations.Where(g => g.Key.Pair == name).ToImmutableSortedDictionary(g => g.Key.Number, g => Generation(g.Value)),
+                ports.TryGetValue("blue", out PortBlock blue) ? blue : null, ports.TryGetValue("green", out PortBlock green) ? green : null);
+        }
+        return new NftState(hooked.IsSupersetOf(["prerouting", "output"]), pairs.ToImmutable());
+
+        void Chain(string name)
+        {
+            if (NftRuleset.PairOf(name) is { } pair) active.TryAdd(pair, null);
+            else if (NftRuleset.GenerationOf(name) is { } generation) generations.TryAdd(generation, []);
+        }
+
+        void Rule(string chain, JsonElement rule)
+        {
+            if (chain is "prerouting" or "output")
+            {
+                if (Target(rule, "jump") == NftRuleset.Services) hooked.Add(chain);
+            }
+            else if (chain == NftRuleset.Services)
+            {
+                if (Target(rule, "jump") is { } target && NftRuleset.PairOf(target) is { } pair) jumped.Add(pair);
+            }
+            else if (chain == NftRuleset.Guard)
+            {
+                if (rule.TryGetProperty("comment", out JsonElement comment) && comment.GetString()!.Split(' ') is [var spelled, var slot]
+                    && Ports(rule) is { } ports)
+                {
+                    string name = NftRuleset.Unspell(spelled);
+                    if (!guarded.TryGetValue(name, out Dictionary<string, PortBlock>? slots)) guarded[name] = slots = [];
+                    slots[slot] = ports;
+                }
+            }
+            else if (NftRuleset.PairOf(chain) is { } name)
+            {
+                // The first rule decides, as it does for a packet.
+                if (active.GetValueOrDefault(name) is null && Target(rule, "goto") is { } target) active[name] = NftRuleset.GenerationOf(target)?.Number;
+            }
+            else if (NftRuleset.GenerationOf(chain) is { } generation && generations.TryGetValue(generation, out List<JsonElement>? rules))
+            {
+                rules.Add(rule);
+            }
+        }
+    }
+
+    private static string? Target(JsonElement rule, string verb)
+    {
+        foreach (JsonElement expression in rule.GetProperty("expr").EnumerateArray())
+        {
+            if (expression.TryGetProperty(verb, out JsonElement target)) return target.GetProperty("target").GetString();
+        }
+        return null;
+    }
+
+    private static PortBlock? Ports(JsonElement rule)
+    {
+        foreach (JsonElement expression in rule.GetProperty("expr").EnumerateArray())
+        {
+            if (!expression.TryGetProperty("match", out JsonElement match) || !match.GetProperty("left").TryGetProperty("payload", out _)) continue;
+            JsonElement right = match.GetProperty("right");
+            if (right.ValueKind == JsonValueKind.Number) return new PortBlock(right.GetInt32(), 1);
+            if (right.ValueKind == JsonValueKind.Object && right.TryGetProperty("range", out JsonElement range))
+                return new PortBlock(range[0].GetInt32(), range[1].GetInt32() - range[0].GetInt32() + 1);
+        }
+        return null;
+    }
+
+    /// <summary>Where each service goes: the service from the rule's comment, the port from its dnat.</summary>
+    private static ImmutableArray<ServicePort> Generation(List<JsonElement> rules)
+    {
+        ImmutableArray<ServicePort>.Builder ports = ImmutableArray.CreateBuilder<ServicePort>();
+        foreach (JsonElement rule in rules)
+        {
+            if (!rule.TryGetProperty("comment", out JsonElement comment) || !Service.TryParse(comment.GetString(), out Service? service)) continue;
+            foreach (JsonElement expression in rule.GetProperty("expr").EnumerateArray())
+            {
+                if (expression.TryGetProperty("dnat", out JsonElement dnat) && dnat.GetProperty("port").TryGetInt32(out int port))
+                    ports.Add(new ServicePort(service, port));
+            }
+        }
+        return ports.ToImmutable();
+    }
+}
+
+/// <param name="Active">The generation its one rule names; null when there is no rule.</param>
+/// <param name="Reached">The services lead to its chain.</param>
+/// <param name="Generations">By number, with what each chain does with each service, in the order of the rules.</param>
+/// <param name="Blue">The guarded ports; null when there is no guard.</param>
+public sealed record NftPairState(
+    string Pair, int? Active, bool Reached, ImmutableSortedDictionary<int, ImmutableArray<ServicePort>> Generations, PortBlock? Blue, PortBlock? Green);
