@@ -1,15 +1,19 @@
 using System.CommandLine;
 using System.CommandLine.Help;
 using System.CommandLine.Invocation;
+using FlipController.Core;
 
 namespace FlipController.Cli;
 
 /// <summary>All verbs together, and what holds for every one of them: the global options, help, and what an error looks like.</summary>
 internal static class CommandLine
 {
+    // The library reads FILE for @FILE: a reason such as "@alice asked" is no file.
+    private static readonly ParserConfiguration Parsing = new() { ResponseFileTokenReplacer = null };
+
     public static Task<int> RunAsync(string[] args)
     {
-        ParseResult parsed = Root().Parse(args);
+        ParseResult parsed = Root().Parse(args, Parsing);
         // The library would print help to stdout and exit with 1, which here means "failed".
         if (parsed.Action is ParseErrorAction) return Task.FromResult(Misused(parsed));
         return parsed.InvokeAsync(new InvocationConfiguration
@@ -31,16 +35,29 @@ internal static class CommandLine
             CheckConfigVerb.Create(), RenderVerb.Create(), PlanVerb.Create(), DoctorVerb.Create(), ResetVerb.Create(),
             CompletionVerb.Create(),
         };
-        foreach (HelpOption help in root.Options.OfType<HelpOption>()) help.Action = new HelpWithExamples((HelpAction)help.Action!);
+        // The library's own has -?, /? and /h, too, which no shell here would offer.
+        foreach (HelpOption help in root.Options.OfType<HelpOption>().ToList()) root.Options.Remove(help);
+        root.Options.Add(new HelpOption("--help", "-h") { Description = "Show this", Action = new HelpWithExamples(new HelpAction()) });
         return root;
     }
 
     private static int Misused(ParseResult parsed)
     {
-        // One sentence, though the library may have several complaints about one slip.
-        string complaint = parsed.Errors.Select(e => e.Message.Trim().TrimEnd('.')).Distinct().First();
         string verb = parsed.CommandResult.Command is Verb { Name: var name } ? $"flipctl {name}" : "flipctl";
-        return Terminal.For(parsed).Fail(new VerbFailure(ExitCode.Usage, $"{verb}: {complaint}; nothing was done; see `{verb} --help`"));
+        return Terminal.For(parsed).Fail(new VerbFailure(ExitCode.Usage, $"{Complaint(parsed)}; nothing was done; see `{verb} --help`"));
+    }
+
+    /// <summary>One sentence, though the library may have several complaints about one slip.</summary>
+    private static string Complaint(ParseResult parsed)
+    {
+        if (parsed.CommandResult.Command is not Verb verb)
+        {
+            return parsed.UnmatchedTokens.FirstOrDefault() is not { } word ? "a verb is missing"
+                : NearestName.To(word, parsed.CommandResult.Command.Subcommands.Select(c => c.Name)) is { } nearest
+                ? $"\"{word}\" is no verb; did you mean {nearest}" : $"\"{word}\" is no verb";
+        }
+        string message = parsed.Errors.Select(e => e.Message.Trim().TrimEnd('.')).First();
+        return $"{verb.Name}: {string.Join(' ', message.Split(['\n', '\t', '\r'], StringSplitOptions.RemoveEmptyEntries))}";
     }
 
     private sealed class HelpWithExamples(HelpAction inner) : SynchronousCommandLineAction
@@ -74,7 +91,7 @@ internal static class GlobalOptions
         HelpName = "PATH",
         Recursive = true,
         DefaultValueFactory = _ => Environment.GetEnvironmentVariable(SocketVariable) is { Length: > 0 } path
-            ? path : new Core.ControlOptions().Socket,
+            ? path : new ControlOptions().Socket,
     };
 
     public static Option<bool> Json { get; } = new("--json")

@@ -12,8 +12,8 @@ internal static class HistoryVerb
         var limit = new Option<int>("--limit") { Description = "Show only the newest N of each pair", HelpName = "N", DefaultValueFactory = _ => 20 };
         limit.Validators.Add(result =>
         {
-            if (result.Errors.Any()) return;
-            if (result.GetValueOrDefault<int>() < 1) result.AddError("--limit must be at least 1");
+            // The library leaves words that are no number to itself, and says so.
+            if (result.Tokens is [var token] && int.TryParse(token.Value, out int number) && number < 1) result.AddError("--limit must be at least 1");
         });
         return new Verb("history", "Shows past flips with their reports, newest last",
             ["flipctl history edge", "flipctl history --limit 5", "flipctl history edge --json | jq '.flips[].hold.window_us'"],
