@@ -37,7 +37,7 @@ internal static class ResetVerb
                 throw new VerbFailure(ExitCode.Failed, "reset: it was not confirmed; nothing was removed");
         }
         bool daemonRuns = await ControlClient.IsThereAsync(socket, cancel);
-        IReadOnlyList<string> removed = await KernelTraces.RemoveAsync(cancel);
+        IReadOnlyList<string> removed = KernelTraces.Remove();
         var lines = removed.Select(r => new CheckLine("removed", true, r)).DefaultIfEmpty(new CheckLine("removed", true, "nothing: the kernel has no rule of ours")).ToList();
         if (removed.Count > 0)
             lines.Add(new CheckLine("new connections", false, "go to whatever listens on the front ports now", "start what should serve them", Warning: true));

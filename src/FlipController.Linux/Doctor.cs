@@ -1,11 +1,12 @@
 using System.Collections.Immutable;
-using System.ComponentModel;
 using System.Globalization;
+using System.Net;
 using System.Runtime.InteropServices;
 using System.Text;
 using System.Text.RegularExpressions;
 using FlipController.Core;
-using Medallion.Shell;
+using FlipController.Linux.Haproxy;
+using FlipController.Linux.Redirect;
 
 namespace FlipController.Linux;
 
@@ -15,8 +16,6 @@ namespace FlipController.Linux;
 /// </summary>
 public static partial class Doctor
 {
-    private static readonly TimeSpan ProgramTime = TimeSpan.FromSeconds(10);
-
     /// <param name="configuration">Null: the defaults, and no pair to look at.</param>
     public static async Task<CheckReport> LookAsync(Configuration? configuration, CancellationToken cancel)
     {
@@ -24,7 +23,7 @@ public static partial class Doctor
         var lines = ImmutableArray.CreateBuilder<CheckLine>();
         lines.Add(Rights());
         lines.Add(Libnftables());
-        lines.Add(await NatAsync(cancel));
+        lines.Add(Nat());
         lines.Add(Conntrack());
         if (configuration is null) lines.Add(await HaproxyAsync("haproxy", "haproxy", cancel));
         foreach (PairOptions pair in looked.Pairs.Values)
@@ -68,25 +67,27 @@ public static partial class Doctor
         return new CheckLine("libnftables", true, $"{Library} can be loaded");
     }
 
-    /// <summary>Offers the kernel a transaction like ours and takes it back: with --check it does all but commit (nft(8)).</summary>
-    private static async Task<CheckLine> NatAsync(CancellationToken cancel)
+    /// <summary>
+    /// Offers the kernel the very rules of a redirect, under a name of their own, and never commits them: libnftables' dry run
+    /// sends the transaction without its end.
+    /// </summary>
+    private static CheckLine Nat()
     {
-        string table = $"flipcontroller_doctor_{Environment.ProcessId}";
-        string ruleset = $$"""
-            table inet {{table}} {
-              chain generation { ct mark set ct mark & 0xff0000ff | 0x00000100; meta l4proto tcp dnat to :tcp dport map { 65000 : 65001 }; }
-              chain prerouting { type nat hook prerouting priority dstnat - 5; fib daddr type local tcp flags & (fin|syn|rst|ack) == syn goto generation; }
-              chain output { type nat hook output priority -105; fib daddr type local tcp flags & (fin|syn|rst|ack) == syn goto generation; }
-            }
-            """;
-        Ran ran = await RunAsync("nft", ["--check", "--file", "-"], ruleset, cancel);
-        return ran switch
+        try
         {
-            { Missing: true } => new CheckLine("nf_tables nat", false, "not tried: there is no nft program", "install nftables", Warning: true),
-            { ExitCode: 0 } => new CheckLine("nf_tables nat", true, "the kernel takes the redirect's rules"),
-            _ => new CheckLine("nf_tables nat", false, $"the kernel refuses the redirect's rules: {FirstLine(ran.Error)}",
-                "load nf_tables, nft_chain_nat, nft_ct, nft_fib_inet and nf_conntrack, and run it as root"),
-        };
+            string rules = NftRuleset.Base([new NftPair("doctor", new PortBlock(21000, 1000), new PortBlock(22000, 1000))], [])
+                + NftRuleset.AddGeneration("doctor", 1, 0x00000100, 0x00ffff00, [new ServicePort(new Service(IPAddress.IPv6Any, 65000), 21000)]);
+            using NftLibrary nft = NftLibrary.Open();
+            using var script = new NftScript(rules.Replace(NftRuleset.Table, $"inet flipcontroller_doctor_{Environment.ProcessId}", StringComparison.Ordinal));
+            int errno = nft.RunPrepared(script, rehearse: true);
+            if (errno != 0) throw nft.Failure("have the redirect's rules checked", errno);
+            return new CheckLine("nf_tables nat", true, "the kernel takes the redirect's rules");
+        }
+        catch (FlipException e)
+        {
+            return new CheckLine("nf_tables nat", false, e.Message,
+                "as root, modprobe nf_tables nft_chain_nat nft_ct nft_fib_inet nft_reject_inet; a container needs --cap-add NET_ADMIN");
+        }
     }
 
     private static CheckLine Conntrack()
@@ -103,15 +104,17 @@ public static partial class Doctor
 
     private static async Task<CheckLine> HaproxyAsync(string subject, string binary, CancellationToken cancel)
     {
-        Ran ran = await RunAsync(binary, ["-v"], "", cancel);
-        if (ran.Missing) return new CheckLine(subject, false, $"{binary} cannot be started", "install haproxy, or name it in haproxy.binary");
-        Match match = HaproxyVersion().Match(ran.Output);
-        if (ran.ExitCode != 0 || !match.Success)
-            return new CheckLine(subject, false, $"{binary} -v does not say it is HAProxy: {FirstLine(ran.Error + ran.Output)}", "name HAProxy in haproxy.binary");
-        var version = new Version(int.Parse(match.Groups[2].Value, CultureInfo.InvariantCulture), int.Parse(match.Groups[3].Value, CultureInfo.InvariantCulture));
-        return version >= new Version(2, 4)
-            ? new CheckLine(subject, true, $"{binary} {match.Groups[1].Value}")
-            : new CheckLine(subject, false, $"{binary} {match.Groups[1].Value}", "HAProxy 2.4 or newer is tested; older ones may lack what the gate asks", Warning: true);
+        try
+        {
+            HaproxyVersion version = await HaproxyBinary.VersionAsync(binary, cancel);
+            return version.IsAtLeast(2, 4)
+                ? new CheckLine(subject, true, $"{binary} {version}")
+                : new CheckLine(subject, false, $"{binary} {version}", "use HAProxy 2.4 or newer; what the gate asks is not tried with older ones", Warning: true);
+        }
+        catch (CommandFailedException e)
+        {
+            return new CheckLine(subject, false, e.Message, "install haproxy, or name it in haproxy.binary");
+        }
     }
 
     private static CheckLine Readable(string subject, string path, bool warning)
@@ -204,38 +207,6 @@ public static partial class Doctor
         return new CheckLine("keepalived", true, runs ? "runs here; this version neither asks nor changes it" : "does not run here, and need not");
     }
 
-    private sealed record Ran(int ExitCode, string Output, string Error, bool Missing = false);
-
-    private static async Task<Ran> RunAsync(string program, string[] arguments, string input, CancellationToken cancel)
-    {
-        try
-        {
-            using Command command = Command.Run(program, arguments, o => o.Timeout(ProgramTime).CancellationToken(cancel).ThrowOnError(false)
-                .EnvironmentVariable("LC_ALL", "C"));
-            try
-            {
-                await command.StandardInput.WriteAsync(input);
-                command.StandardInput.Close();
-            }
-            catch (IOException)
-            {
-                // It did not want to read; its exit code tells why.
-            }
-            CommandResult result = await command.Task;
-            return new Ran(result.ExitCode, result.StandardOutput, result.StandardError);
-        }
-        catch (Win32Exception)
-        {
-            return new Ran(-1, "", "", Missing: true);
-        }
-        catch (TimeoutException)
-        {
-            return new Ran(-1, "", $"it did not end within {Durations.Format(ProgramTime)}");
-        }
-    }
-
-    private static string FirstLine(string text) => text.Split('\n', StringSplitOptions.RemoveEmptyEntries).FirstOrDefault()?.Trim() ?? "(nothing said)";
-
     private static string ReadOrEmpty(string path)
     {
         try
@@ -265,7 +236,4 @@ public static partial class Doctor
 
     [GeneratedRegex(@"^CapEff:\s*([0-9a-f]+)", RegexOptions.Multiline)]
     private static partial Regex Effective();
-
-    [GeneratedRegex(@"^HA-?Proxy version (([0-9]+)\.([0-9]+)[^ \n]*)", RegexOptions.Multiline)]
-    private static partial Regex HaproxyVersion();
 }
