@@ -49,13 +49,14 @@ public static partial class Doctor
     {
         string status = ReadOrEmpty("/proc/self/status");
         ulong effective = Convert.ToUInt64(Effective().Match(status) is { Success: true } match ? match.Groups[1].Value : "0", 16);
-        // capability.h: CAP_KILL stops the HAProxys, which drop to users of their own; CAP_NET_ADMIN changes rules and dumps conntrack.
-        (int Bit, string Name)[] needed = [(5, "CAP_KILL"), (12, "CAP_NET_ADMIN")];
+        // capability.h. HAProxys drop to users of their own: it takes CAP_KILL to stop them, CAP_SYS_PTRACE to see which sockets are theirs,
+        // CAP_SYS_NICE to raise a standby to the active one's priority. CAP_NET_ADMIN changes rules and dumps conntrack.
+        (int Bit, string Name)[] needed = [(5, "CAP_KILL"), (12, "CAP_NET_ADMIN"), (19, "CAP_SYS_PTRACE"), (23, "CAP_SYS_NICE")];
         string[] missing = [.. needed.Where(n => (effective & (1UL << n.Bit)) == 0).Select(n => n.Name)];
         return missing.Length == 0
-            ? new CheckLine("rights", true, geteuid() == 0 ? "root" : $"uid {geteuid()} with {string.Join(" and ", needed.Select(n => n.Name))}")
-            : new CheckLine("rights", false, $"uid {geteuid()} without {string.Join(" and ", missing)}",
-                "run it as root (the systemd unit does), and in a container give it --cap-add NET_ADMIN");
+            ? new CheckLine("rights", true, geteuid() == 0 ? "root" : $"uid {geteuid()} with {string.Join(", ", needed.Select(n => n.Name))}")
+            : new CheckLine("rights", false, $"uid {geteuid()} without {string.Join(", ", missing)}",
+                $"run it as root (the systemd unit does); a container needs {string.Join(" ", missing.Select(m => $"--cap-add {m[4..]}"))}");
     }
 
     private static CheckLine Libnftables()
