@@ -54,6 +54,10 @@ public sealed class NftRedirect : IDisposable
         }
     }
 
+    /// <summary>The commands that make a generation's chain, for a person to read.</summary>
+    public static string Describe(string pair, int number, uint mark, uint mask, ImmutableArray<ServicePort> ports) =>
+        NftRuleset.AddGeneration(pair, number, mark, mask, ports);
+
     /// <summary>Makes a generation's chain, to which nothing leads yet. Fails when it exists (EEXIST).</summary>
     public void AddGeneration(string pair, int number, uint mark, uint mask, ImmutableArray<ServicePort> ports)
     {
