@@ -14,11 +14,7 @@ internal static class ControlApi
     public static void Map(WebApplication app, Fleet fleet, CancellationToken stopping)
     {
         app.Use((context, next) => GuardAsync(context, next));
-        app.MapGet("/v1/status", async context =>
-        {
-            PairStatus[] pairs = await Task.WhenAll(fleet.Pairs.Select(p => p.StatusAsync(context.RequestAborted)));
-            await AnswerAsync(context, WireJson.Default.StatusReport, new StatusReport([.. pairs]));
-        });
+        app.MapGet("/v1/status", context => StatusAsync(context, fleet));
         app.MapGet("/v1/pairs/{name}", (HttpContext context, string name) => WithPairAsync(context, fleet, name, async pair =>
             await AnswerAsync(context, WireJson.Default.PairStatus, await pair.StatusAsync(context.RequestAborted))));
         app.MapGet("/v1/pairs/{name}/history", (HttpContext context, string name) => WithPairAsync(context, fleet, name, pair =>
@@ -52,6 +48,12 @@ internal static class ControlApi
             await context.Response.WriteAsync(await Metrics.TextAsync(fleet, context.RequestAborted), context.RequestAborted);
         });
         app.MapFallback(context => RefuseAsync(context, 404, "usage", $"there is no {context.Request.Method} {context.Request.Path}"));
+    }
+
+    private static async Task StatusAsync(HttpContext context, Fleet fleet)
+    {
+        PairStatus[] pairs = await Task.WhenAll(fleet.Pairs.Select(p => p.StatusAsync(context.RequestAborted)));
+        await AnswerAsync(context, WireJson.Default.StatusReport, new StatusReport([.. pairs]));
     }
 
     /// <summary>TCP is for metrics alone; whatever fails is answered in the house's words.</summary>
