@@ -101,16 +101,23 @@ internal sealed unsafe partial class NftLibrary : IDisposable
     /// <param name="errno">What the run returned.</param>
     internal KernelException Failure(string operation, int errno)
     {
-        string text = Marshal.PtrToStringUTF8(GetError(_context)) ?? "";
-        string[] lines = [.. text.Split('\n', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries)
-            .Where(line => line.Any(c => c is not ('^' or '~' or ' ')))];
-        if (lines.Length == 0) return new KernelException(operation, errno);
+        string[] lines = (Marshal.PtrToStringUTF8(GetError(_context)) ?? "").Split('\n');
         string complaint = lines[0].StartsWith("Error: ", StringComparison.Ordinal) ? lines[0]["Error: ".Length..] : lines[0];
+        if (complaint.Length == 0) return new KernelException(operation, errno);
 
         // Only what the kernel said has a true errno; the library's own complaints leave whatever was there.
         if (!complaint.StartsWith("Could not process rule", StringComparison.Ordinal))
             errno = complaint.StartsWith("No such file or directory", StringComparison.Ordinal) ? Errno.NoEntry : Errno.Invalid;
-        return new KernelException(operation, errno, lines.Length > 1 ? $"{complaint}, at \"{lines[1]}\"" : complaint);
+        return new KernelException(operation, errno, lines.Length > 2 ? $"{complaint}, at \"{Pointed(lines[1], lines[2])}\"" : complaint);
+    }
+
+    /// <summary>The one command of the line that the carets in the next line stand under.</summary>
+    private static string Pointed(string line, string carets)
+    {
+        int column = Math.Clamp(carets.IndexOf('^', StringComparison.Ordinal), 0, line.Length);
+        int start = line.LastIndexOf(NftScript.Separator, Math.Max(column - 1, 0), StringComparison.Ordinal);
+        int end = line.IndexOf(NftScript.Separator, column, StringComparison.Ordinal);
+        return line[(start < 0 ? 0 : start + NftScript.Separator.Length)..(end < 0 ? line.Length : end)].Trim();
     }
 
     [LibraryImport("libnftables.so.1", EntryPoint = "nft_ctx_new")]
@@ -144,8 +151,14 @@ internal sealed unsafe partial class NftLibrary : IDisposable
 /// <summary>A text of nft commands in native memory, zero-terminated: ready to run without a byte being copied.</summary>
 internal sealed unsafe class NftScript : IDisposable
 {
+    /// <summary>
+    /// One line, however many commands: of a buffer with several, libnftables 1.0.6 quotes the first one beside any error.
+    /// </summary>
+    internal const string Separator = "; ";
+
     internal NftScript(string commands)
     {
+        commands = commands.TrimEnd('\n').Replace("\n", Separator, StringComparison.Ordinal);
         int length = Encoding.UTF8.GetByteCount(commands);
         Pointer = (byte*)NativeMemory.Alloc((nuint)length + 1);
         Encoding.UTF8.GetBytes(commands, new Span<byte>(Pointer, length));
