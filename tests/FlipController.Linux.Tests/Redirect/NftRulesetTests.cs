@@ -37,6 +37,26 @@ public sealed class NftRulesetTests
         + "# a flip\n" + NftRuleset.Switch("edge", 8) + "# clear\n" + NftRuleset.Clear("edge")
         + "# remove a generation\n" + NftRuleset.RemoveGeneration("edge", 7) + "# remove all\n" + NftRuleset.Remove());
 
+    // strace -e write=3 nft "flush chain inet flipcontroller pair-edge; add rule inet flipcontroller pair-edge goto generation-edge-7"
+    // (nft 1.0.6), but for one bit: NLM_F_ACK in the rule's flags, 01 0c there.
+    [Fact]
+    public void A_flip_is_the_bytes_nft_sends() => Assert.Equal("""
+        14000000 10000100 00000000 00000000 0000000a
+        38000000 080a0100 01000000 00000000 01000000
+        13000100 666c6970 636f6e74 726f6c6c 65720000
+        0e000200 70616972 2d656467 65000000
+        84000000 060a050c 02000000 00000000 01000000
+        13000100 666c6970 636f6e74 726f6c6c 65720000
+        0e000200 70616972 2d656467 65000000
+        4c000480 48000180
+        0e000100 696d6d65 64696174 65000000
+        34000280 08000100 00000000
+        28000280 24000280
+        08000100 fffffffc
+        16000200 67656e65 72617469 6f6e2d65 6467652d 37000000
+        14000000 11000100 03000000 00000000 0000000a
+        """.Replace("\n", "").Replace(" ", ""), Convert.ToHexStringLower(new NftSwitchBatch("pair-edge", "generation-edge-7").Bytes));
+
     [Theory]
     [InlineData("edge"), InlineData("tcp"), InlineData("a b"), InlineData("é/x-7"), InlineData("edge-7"), InlineData("0"), InlineData("/2F")]
     public void A_name_survives_its_spelling(string name)
