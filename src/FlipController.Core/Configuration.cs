@@ -28,6 +28,7 @@ public sealed record MetricsOptions
 
 public sealed record PairOptions
 {
+    /// <summary>1 to 32 of a-z, 0-9, _ and -, beginning with a letter or digit: it names chains, directories and URLs.</summary>
     public required string Name { get; init; }
     public required HaproxyOptions Haproxy { get; init; }
     public PortsOptions Ports { get; init; } = new();
@@ -37,6 +38,8 @@ public sealed record PairOptions
     public WatchOptions Watch { get; init; } = new();
     public DrainOptions Drain { get; init; } = new();
     public HooksOptions Hooks { get; init; } = new();
+
+    public static bool IsName(string name) => ConfigurationRules.IsPairName(name);
 }
 
 public sealed record HaproxyOptions

@@ -2,7 +2,6 @@ using System.Collections.Immutable;
 using System.Globalization;
 using System.Numerics;
 using System.Text;
-using System.Text.RegularExpressions;
 using static FlipController.Core.ConfigurationRules;
 
 namespace FlipController.Core;
@@ -14,10 +13,13 @@ public sealed record ConfigurationResult(Configuration? Configuration, Immutable
 /// Reads a tree into a <see cref="Configuration"/>: first each value by its own rule (<see cref="ConfigurationRules"/>), then
 /// what the values must be to each other. Defaults are the records' initial values and stand nowhere else.
 /// </summary>
-public static partial class ConfigurationReader
+public static class ConfigurationReader
 {
     /// <summary>The upper 4 bits of a mark name the pair, and 0 names none.</summary>
     public const int MostPairs = 15;
+
+    /// <summary>unix(7): sun_path has 108 bytes, the last one a NUL.</summary>
+    public const int SocketPathBytes = ConfigurationRules.SocketPathBytes;
 
     // HAProxy binds a stats socket under a temporary name and renames it: ".PID.tmp" and the like on top of the path.
     private const int TemporarySuffixBytes = 12;
@@ -221,20 +223,15 @@ public static partial class ConfigurationReader
         }
     }
 
-    /// <summary>Chains are named after pairs and generations (edge, edge_g7) and nft takes no hyphen apart from an underscore for granted.</summary>
+    /// <summary>edge-a and edge_a side by side: one slip of a finger would roll back the wrong one.</summary>
     private static void CheckNames(Configuration configuration, FaultList faults)
     {
-        string[] names = [.. configuration.Pairs.Keys];
-        foreach (string name in names)
+        var plain = new Dictionary<string, string>();
+        foreach (string name in configuration.Pairs.Keys)
         {
-            if (Array.Find(names, o => string.CompareOrdinal(o, name) < 0 && Plain(o) == Plain(name)) is { } twin)
-                faults.Add($"pairs.{name}", $"{FaultList.Quote(name)} must differ from {FaultList.Quote(twin)} in more than - and _");
-            if (GenerationName().Match(Plain(name)) is { Success: true } match
-                && Array.Find(names, o => Plain(o) == match.Groups[1].Value) is { } owner)
-                faults.Add($"pairs.{name}", $"{FaultList.Quote(name)} must not look like a generation of pair {FaultList.Quote(owner)}");
+            if (!plain.TryAdd(name.Replace('-', '_'), name))
+                faults.Add($"pairs.{name}", $"{FaultList.Quote(name)} must differ from {FaultList.Quote(plain[name.Replace('-', '_')])} in more than - and _");
         }
-
-        static string Plain(string name) => name.Replace('-', '_');
     }
 
     private static void CheckFiles(Configuration configuration, FaultList faults)
@@ -292,7 +289,4 @@ public static partial class ConfigurationReader
                     $"\"{pairs[i].Drain.MaxRetired}\" must be at most {tags - 3} with mark_mask 0x{mask:x8}, which tells {tags} generations apart");
         }
     }
-
-    [GeneratedRegex(@"\A(.+)_g[0-9]+\z")]
-    private static partial Regex GenerationName();
 }

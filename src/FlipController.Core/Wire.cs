@@ -73,6 +73,9 @@ public sealed record ErrorAnswer(string Code, string Error);
 /// <summary>GET /v1/pairs/NAME/history, newest last.</summary>
 public sealed record HistoryReport(string Pair, ImmutableArray<FlipRecord> Flips);
 
+/// <summary>flipctl history --json without a pair.</summary>
+public sealed record HistoriesReport(ImmutableArray<HistoryReport> Pairs);
+
 /// <summary>One line of GET /v1/events[?pair=NAME], newline-delimited JSON.</summary>
 /// <param name="Kind">state, progress, flip, drained or fault.</param>
 /// <param name="State">The pair's state after it.</param>
@@ -104,6 +107,7 @@ public sealed record CheckLine(string Subject, bool Ok, string Found, string? Re
 [JsonSerializable(typeof(FlipAnswer))]
 [JsonSerializable(typeof(ErrorAnswer))]
 [JsonSerializable(typeof(HistoryReport))]
+[JsonSerializable(typeof(HistoriesReport))]
 [JsonSerializable(typeof(PairNotice))]
 [JsonSerializable(typeof(RenderReport))]
 [JsonSerializable(typeof(PlanReport))]

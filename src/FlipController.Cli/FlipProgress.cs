@@ -1,0 +1,79 @@
+using System.Diagnostics;
+using FlipController.Core;
+using Spectre.Console;
+
+namespace FlipController.Cli;
+
+/// <summary>A flip or rollback asked for, shown live while it goes on, and its end told in one line.</summary>
+internal static class FlipProgress
+{
+    // The daemon's notices are a comfort: the request goes out without them rather than wait for them.
+    private static readonly TimeSpan NoticesTime = TimeSpan.FromMilliseconds(300);
+
+    public static async Task<ExitCode> FollowAsync(
+        Call call, string verb, string pair, Func<string, CancellationToken, Task<FlipAnswer>> ask, CancellationToken cancel)
+    {
+        FlipAnswer answer;
+        try
+        {
+            answer = call.Terminal.IsLive ? await LiveAsync(call, pair, ask, cancel) : await ask(pair, cancel);
+        }
+        catch (OperationCanceledException) when (cancel.IsCancellationRequested)
+        {
+            throw new VerbFailure(ExitCode.Interrupted,
+                $"{verb} {pair}: flipctl was interrupted, but the {verb} goes on in the daemon; follow it with `flipctl watch {pair}`, see how it ended with `flipctl status {pair}`");
+        }
+        bool good = answer.Flip is null or { Outcome: "done" or "unchanged" or "rolled-back" };
+        if (!good && !call.Json) throw new VerbFailure(ExitCode.Failed, Phrases.Ended(answer.Pair, answer.Flip!));
+        if (!call.Terminal.Printed(answer))
+            call.Terminal.Line(answer.Flip is null ? $"{answer.Pair}: {verb} accepted; follow it with `flipctl watch {answer.Pair}`"
+                : Phrases.Ended(answer.Pair, answer.Flip));
+        return good ? ExitCode.Done : ExitCode.Failed;
+    }
+
+    private static async Task<FlipAnswer> LiveAsync(
+        Call call, string pair, Func<string, CancellationToken, Task<FlipAnswer>> ask, CancellationToken cancel)
+    {
+        using var over = CancellationTokenSource.CreateLinkedTokenSource(cancel);
+        IAsyncEnumerator<PairNotice> notices = call.Daemon.EventsAsync(pair, over.Token).GetAsyncEnumerator(over.Token);
+        Task<bool> next = notices.MoveNextAsync().AsTask();
+        await Task.WhenAny(next, Task.Delay(NoticesTime, cancel));
+        Task<FlipAnswer> answer = ask(pair, cancel);
+        await call.Terminal.Console.Status().Spinner(Spinner.Known.Dots).StartAsync($"{pair}: asking the daemon", async status =>
+        {
+            string? step = null;
+            var since = Stopwatch.StartNew();
+            // A failed stream of notices (also: an older daemon without one) ends the show, not the flip.
+            while (await Task.WhenAny(next, answer) == next && next.IsCompletedSuccessfully && next.Result)
+            {
+                PairNotice notice = notices.Current;
+                if (notice.State != step)
+                {
+                    End(step, since.Elapsed);
+                    (step, since) = (notice.State, Stopwatch.StartNew());
+                }
+                status.Status($"{pair}: {notice.State}: {notice.Text}".EscapeMarkup());
+                next = notices.MoveNextAsync().AsTask();
+            }
+            await Task.WhenAny(answer);
+            End(step, since.Elapsed);
+        });
+        over.Cancel();
+        try
+        {
+            await next;
+        }
+        catch (Exception e) when (e is OperationCanceledException or VerbFailure)
+        {
+            // It was only the show.
+        }
+        await notices.DisposeAsync();
+        return await answer;
+
+        void End(string? step, TimeSpan took)
+        {
+            if (step is "preparing" or "gating" or "switching" or "returning")
+                call.Terminal.Console.MarkupLineInterpolated($"[dim]{pair}: {step,-10} {took.TotalSeconds:0.00} s[/]");
+        }
+    }
+}

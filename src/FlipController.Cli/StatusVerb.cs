@@ -1,0 +1,81 @@
+using System.CommandLine;
+using FlipController.Core;
+using Spectre.Console;
+
+namespace FlipController.Cli;
+
+internal static class StatusVerb
+{
+    public static Verb Create()
+    {
+        Argument<string?> pair = Arguments.OptionalPair();
+        return new Verb("status", "Shows where new connections go, who is still on the other side, and what is wrong",
+            ["flipctl status", "flipctl status edge", "flipctl status --json | jq -r '.pairs[] | .name + \" \" + .state'"],
+            (call, cancel) => RunAsync(call, call.Value(pair), cancel)) { pair };
+    }
+
+    private static async Task<ExitCode> RunAsync(Call call, string? pair, CancellationToken cancel)
+    {
+        if (pair is null)
+        {
+            StatusReport report = await call.Daemon.StatusAsync(cancel);
+            if (call.Terminal.Printed(report)) return ExitCode.Done;
+            foreach (PairStatus status in report.Pairs) Print(call.Terminal.Console, status);
+            if (report.Pairs.IsEmpty) call.Terminal.Line("no pairs");
+            return ExitCode.Done;
+        }
+        PairStatus one = await call.Daemon.PairAsync(pair, cancel);
+        if (!call.Terminal.Printed(one)) Print(call.Terminal.Console, one);
+        return ExitCode.Done;
+    }
+
+    private static void Print(IAnsiConsole console, PairStatus pair)
+    {
+        string colour = pair.Fault is not null || pair.State == "faulted" ? "red" : pair.State == "steady" ? "green" : "yellow";
+        string to = pair.Active is null ? "no active generation"
+            : string.Join(", ", pair.Active.Ports.Select(p => $"{p.Key} -> {p.Value}"));
+        console.MarkupLineInterpolated($"[bold]{pair.Name}[/]  [{colour}]{pair.State}[/]  {to}");
+        Table table = new Table().NoBorder().HideFooters();
+        foreach (string heading in new[] { "  side", "slot", "gen", "pid", "since", "config", "conntrack", "sockets", "haproxy", "" })
+            table.AddColumn(new TableColumn(new Text(heading, new Style(decoration: Decoration.Dim))) { NoWrap = heading.Length > 0 });
+        Row("active", pair.Active, "");
+        Row("standby", pair.Standby, "being proven");
+        Row("previous", pair.Previous, pair.UndoEnds is { } ends ? $"undo for another {Phrases.Span(ends - DateTimeOffset.Now)}" : "");
+        foreach (GenerationStatus retired in pair.Retired)
+            Row("retired", retired, retired.Closes is { } closes ? $"closes in {Phrases.Span(closes - DateTimeOffset.Now)}" : "");
+        if (table.Rows.Count > 0) console.Write(table);
+        // The kernel's rule is what counts: say so when it is not what was meant.
+        if (pair.Redirect.Generation != pair.Active?.Number)
+            console.MarkupLineInterpolated($"  [red]redirect   the kernel sends new connections to generation {Phrases.Number(pair.Redirect.Generation)}, the active one is {Phrases.Number(pair.Active?.Number)}[/]");
+        console.MarkupLineInterpolated($"  hold       {pair.Hold.Method} ({pair.Hold.Configured}: {pair.Hold.Why})");
+        if (pair.LastFlip is { } flip)
+            console.MarkupLineInterpolated(
+                $"  last flip  {flip.Id} {flip.Outcome} {Phrases.Ago(flip.Started)}, {flip.Trigger}, {Phrases.Number(flip.From)} -> {Phrases.Number(flip.To)}, window {Phrases.Window(flip.Hold)}, {flip.DurationMs} ms in all{Because(flip)}");
+        if (pair.Pending) console.MarkupLine("  [yellow]pending    a newer change waits for this flip to end[/]");
+        foreach (string warning in pair.Warnings) console.MarkupLineInterpolated($"  [yellow]warning    {warning}[/]");
+        if (pair.Fault is not null) console.MarkupLineInterpolated($"  [red]fault      {pair.Fault}[/]");
+        console.WriteLine();
+
+        void Row(string side, GenerationStatus? generation, string remark)
+        {
+            if (generation is null) return;
+            string sha = generation.ConfigSha256;
+            ConnectionCounts open = generation.Connections;
+            string[] cells =
+            [
+                $"  {side}", generation.Slot, Phrases.Number(generation.Number), Phrases.Number(generation.Pid),
+                $"{Phrases.Clock(generation.Since)} ({Phrases.Ago(generation.Since)})", sha.Length > 12 ? sha[..12] : sha,
+                Phrases.Count(open.Conntrack), Phrases.Count(open.Sockets), Phrases.Count(open.Haproxy), remark,
+            ];
+            table.AddRow([.. cells.Select(c => new Text(c))]);
+        }
+    }
+
+    private static string Because(FlipRecord flip) => (flip.Reason, flip.Error) switch
+    {
+        (null, null) => "",
+        ({ } reason, null) => $" ({reason})",
+        (null, { } error) => $": {error}",
+        ({ } reason, { } error) => $" ({reason}): {error}",
+    };
+}

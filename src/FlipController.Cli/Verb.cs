@@ -1,0 +1,117 @@
+using System.CommandLine;
+using FlipController.Core;
+
+namespace FlipController.Cli;
+
+/// <summary>One verb of the command line. What it cannot do it throws as a <see cref="VerbFailure"/>, told in one place, here.</summary>
+internal sealed class Verb : Command
+{
+    public Verb(string name, string description, string[] examples, Func<Call, CancellationToken, Task<ExitCode>> run) : base(name, description)
+    {
+        Examples = examples;
+        SetAction(async (parsed, cancel) =>
+        {
+            Terminal terminal = Terminal.For(parsed);
+            try
+            {
+                using var daemon = new ControlClient(parsed.GetRequiredValue(GlobalOptions.Socket), name);
+                return (int)await run(new Call(parsed, terminal, daemon), cancel);
+            }
+            catch (VerbFailure failure)
+            {
+                return terminal.Fail(failure);
+            }
+            catch (FlipException failure)
+            {
+                return terminal.Fail(new VerbFailure(ExitCode.Failed, failure.Message));
+            }
+            catch (OperationCanceledException) when (cancel.IsCancellationRequested)
+            {
+                return terminal.Fail(new VerbFailure(ExitCode.Interrupted, $"{name} was interrupted; nothing was changed by it"));
+            }
+            catch (IOException failure) when (failure.HResult == BrokenPipe)
+            {
+                // `flipctl history | head`: whoever read has enough.
+                return (int)ExitCode.Done;
+            }
+        });
+    }
+
+    private const int BrokenPipe = 32; // EPIPE, errno(3)
+
+    public IReadOnlyList<string> Examples { get; }
+}
+
+/// <summary>What a running verb has at hand.</summary>
+internal sealed record Call(ParseResult Parsed, Terminal Terminal, ControlClient Daemon)
+{
+    public bool Json => Terminal.Json;
+
+    public T? Value<T>(Option<T> option) => Parsed.GetValue(option);
+
+    public T? Value<T>(Argument<T> argument) => Parsed.GetValue(argument);
+}
+
+internal enum ExitCode
+{
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    Refused = 3,
+    Unreachable = 4,
+    /// <summary>128 + SIGINT, as shells say it.</summary>
+    Interrupted = 130,
+}
+
+/// <summary>Why a verb did not do what it was asked for: one sentence, and the exit code that goes with it.</summary>
+internal sealed class VerbFailure(ExitCode code, string sentence) : Exception(sentence)
+{
+    public ExitCode Code { get; } = code;
+
+    public ErrorAnswer Answer => new(Code switch
+    {
+        ExitCode.Usage => "usage",
+        ExitCode.Refused => "refused",
+        ExitCode.Unreachable => "unreachable",
+        ExitCode.Interrupted => "interrupted",
+        ExitCode.Done or ExitCode.Failed => "failed",
+    }, Message);
+}
+
+internal static class Arguments
+{
+    public static Argument<string> Pair() => Checked(new Argument<string>("PAIR") { Description = "The pair's name" });
+
+    public static Argument<string?> OptionalPair() =>
+        Checked(new Argument<string?>("PAIR") { Description = "The pair's name; every pair when left out", Arity = ArgumentArity.ZeroOrOne });
+
+    public static Option<string?> Reason() => new("--reason") { Description = "Why, for the history and the hooks", HelpName = "TEXT" };
+
+    public static Option<bool> NoWait() => new("--no-wait") { Description = "Return when it is accepted, not when it has ended" };
+
+    public static Option<string?> ConfigFile(string description) => new("--config") { Description = description, HelpName = "FILE" };
+
+    private static Argument<T> Checked<T>(Argument<T> pair)
+    {
+        pair.Validators.Add(result =>
+        {
+            if (result.Tokens is [var token, ..] && !PairOptions.IsName(token.Value))
+                result.AddError($"\"{token.Value}\" is no pair name, which is 1 to 32 of a-z, 0-9, _ and -");
+        });
+        // A shell asks at every Tab: no daemon, or a slow one, simply has no names to offer.
+        pair.CompletionSources.Add(context =>
+        {
+            try
+            {
+                using var cancel = new CancellationTokenSource(TimeSpan.FromMilliseconds(500));
+                using var daemon = new ControlClient(context.ParseResult.GetValue(GlobalOptions.Socket) ?? "", "completion");
+                return Task.Run(() => daemon.StatusAsync(cancel.Token)).GetAwaiter().GetResult().Pairs.Select(p => p.Name);
+            }
+            catch (Exception e) when (e is VerbFailure or OperationCanceledException)
+            {
+                return Enumerable.Empty<string>();
+            }
+        });
+        return pair;
+    }
+}

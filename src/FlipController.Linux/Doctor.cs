@@ -1,0 +1,240 @@
+using System.Collections.Immutable;
+using System.Globalization;
+using System.Net;
+using System.Runtime.InteropServices;
+using System.Text;
+using System.Text.RegularExpressions;
+using FlipController.Core;
+using FlipController.Linux.Haproxy;
+using FlipController.Linux.Redirect;
+
+namespace FlipController.Linux;
+
+/// <summary>
+/// What a configuration needs of this host, looked at without changing anything. Each line that is not right says what to do.
+/// A warning is something that will hurt one day; only the others stop a flip.
+/// </summary>
+public static partial class Doctor
+{
+    /// <param name="configuration">Null: the defaults, and no pair to look at.</param>
+    public static async Task<CheckReport> LookAsync(Configuration? configuration, CancellationToken cancel)
+    {
+        Configuration looked = configuration ?? new Configuration();
+        var lines = ImmutableArray.CreateBuilder<CheckLine>();
+        lines.Add(Rights());
+        lines.Add(Libnftables());
+        lines.Add(Nat());
+        lines.Add(Conntrack());
+        if (configuration is null) lines.Add(await HaproxyAsync("haproxy", "haproxy", cancel));
+        foreach (PairOptions pair in looked.Pairs.Values)
+        {
+            lines.Add(await HaproxyAsync($"pair {pair.Name}: haproxy", pair.Haproxy.Binary, cancel));
+            lines.AddRange(pair.Haproxy.Config.Select(f => Readable($"pair {pair.Name}: configuration", f, warning: false)));
+            lines.AddRange(pair.Haproxy.AlsoWatch.Select(f => Readable($"pair {pair.Name}: also_watch", f, warning: true)));
+            foreach (string program in new[] { pair.Hooks.Switched, pair.Hooks.Drained, pair.Hooks.Failed }.Where(h => !h.IsEmpty).Select(h => h[0]).Distinct())
+                lines.Add(Hook(pair.Name, program));
+        }
+        lines.Add(Directory("state directory", looked.State));
+        lines.Add(Directory("runtime directory", looked.Runtime));
+        lines.Add(Directory("control socket's directory", Path.GetDirectoryName(looked.Control.Socket) ?? "/"));
+        lines.Add(SocketLength(looked.Control.Socket));
+        lines.Add(Group(looked.Control.Group));
+        lines.AddRange(PrivatePorts(looked));
+        lines.Add(Inotify(looked));
+        lines.Add(Keepalived());
+        return new CheckReport(lines.All(l => l.Ok || l.Warning), lines.ToImmutable());
+    }
+
+    private static CheckLine Rights()
+    {
+        string status = ReadOrEmpty("/proc/self/status");
+        ulong effective = Convert.ToUInt64(Effective().Match(status) is { Success: true } match ? match.Groups[1].Value : "0", 16);
+        // capability.h. HAProxys drop to users of their own: it takes CAP_KILL to stop them, CAP_SYS_PTRACE to see which sockets are theirs,
+        // CAP_SYS_NICE to raise a standby to the active one's priority. CAP_NET_ADMIN changes rules and dumps conntrack.
+        (int Bit, string Name)[] needed = [(5, "CAP_KILL"), (12, "CAP_NET_ADMIN"), (19, "CAP_SYS_PTRACE"), (23, "CAP_SYS_NICE")];
+        string[] missing = [.. needed.Where(n => (effective & (1UL << n.Bit)) == 0).Select(n => n.Name)];
+        return missing.Length == 0
+            ? new CheckLine("rights", true, geteuid() == 0 ? "root" : $"uid {geteuid()} with {string.Join(", ", needed.Select(n => n.Name))}")
+            : new CheckLine("rights", false, $"uid {geteuid()} without {string.Join(", ", missing)}",
+                $"run it as root (the systemd unit does); a container needs {string.Join(" ", missing.Select(m => $"--cap-add {m[4..]}"))}");
+    }
+
+    private static CheckLine Libnftables()
+    {
+        const string Library = "libnftables.so.1";
+        if (!NativeLibrary.TryLoad(Library, out nint handle))
+            return new CheckLine("libnftables", false, $"{Library} cannot be loaded", "install it: libnftables1 (Debian, Ubuntu), nftables (Fedora, Arch, SUSE)");
+        NativeLibrary.Free(handle);
+        return new CheckLine("libnftables", true, $"{Library} can be loaded");
+    }
+
+    /// <summary>
+    /// Offers the kernel the very rules of a redirect, under a name of their own, and never commits them: libnftables' dry run
+    /// sends the transaction without its end.
+    /// </summary>
+    private static CheckLine Nat()
+    {
+        try
+        {
+            string rules = NftRuleset.Base([new NftPair("doctor", new PortBlock(21000, 1000), new PortBlock(22000, 1000))], [])
+                + NftRuleset.AddGeneration("doctor", 1, 0x00000100, 0x00ffff00, [new ServicePort(new Service(IPAddress.IPv6Any, 65000), 21000)]);
+            using NftLibrary nft = NftLibrary.Open();
+            using var script = new NftScript(rules.Replace(NftRuleset.Table, $"inet flipcontroller_doctor_{Environment.ProcessId}", StringComparison.Ordinal));
+            int errno = nft.RunPrepared(script, rehearse: true);
+            if (errno != 0) throw nft.Failure("have the redirect's rules checked", errno);
+            return new CheckLine("nf_tables nat", true, "the kernel takes the redirect's rules");
+        }
+        catch (FlipException e)
+        {
+            return new CheckLine("nf_tables nat", false, e.Message,
+                "as root, modprobe nf_tables nft_chain_nat nft_ct nft_fib_inet nft_reject_inet; a container needs --cap-add NET_ADMIN");
+        }
+    }
+
+    private static CheckLine Conntrack()
+    {
+        if (!long.TryParse(ReadOrEmpty("/proc/sys/net/netfilter/nf_conntrack_max"), CultureInfo.InvariantCulture, out long most)
+            || !long.TryParse(ReadOrEmpty("/proc/sys/net/netfilter/nf_conntrack_count"), CultureInfo.InvariantCulture, out long count))
+            return new CheckLine("conntrack", false, "the kernel shows no connection tracking (yet)", "modprobe nf_conntrack", Warning: true);
+        string found = string.Create(CultureInfo.InvariantCulture, $"{count} of {most} entries in use");
+        // At the top the kernel drops what is new ("nf_conntrack: table full"), flip or no flip.
+        return count * 10 < most * 8
+            ? new CheckLine("conntrack", true, found)
+            : new CheckLine("conntrack", false, found, $"sysctl -w net.netfilter.nf_conntrack_max={most * 2}", Warning: true);
+    }
+
+    private static async Task<CheckLine> HaproxyAsync(string subject, string binary, CancellationToken cancel)
+    {
+        try
+        {
+            HaproxyVersion version = await HaproxyBinary.VersionAsync(binary, cancel);
+            return version.IsAtLeast(2, 4)
+                ? new CheckLine(subject, true, $"{binary} {version}")
+                : new CheckLine(subject, false, $"{binary} {version}", "use HAProxy 2.4 or newer; what the gate asks is not tried with older ones", Warning: true);
+        }
+        catch (CommandFailedException e)
+        {
+            return new CheckLine(subject, false, e.Message, "install haproxy, or name it in haproxy.binary");
+        }
+    }
+
+    private static CheckLine Readable(string subject, string path, bool warning)
+    {
+        int error = System.IO.Directory.Exists(path) || File.Exists(path) ? Access(path, ReadOk) : Enoent;
+        return error == 0
+            ? new CheckLine(subject, true, $"{path} can be read")
+            : new CheckLine(subject, false, $"{path}: {Marshal.GetPInvokeErrorMessage(error)}", "make the file, or name another", warning);
+    }
+
+    private static CheckLine Hook(string pair, string program) => Access(program, ExecuteOk) is var error && error == 0
+        ? new CheckLine($"pair {pair}: hook", true, $"{program} can be run")
+        : new CheckLine($"pair {pair}: hook", false, $"{program}: {Marshal.GetPInvokeErrorMessage(error)}", $"chmod +x {program}, or name another", Warning: true);
+
+    private static CheckLine Directory(string subject, string path)
+    {
+        if (System.IO.Directory.Exists(path))
+            return Access(path, WriteOk) is var error && error == 0
+                ? new CheckLine(subject, true, $"{path} can be written")
+                : new CheckLine(subject, false, $"{path}: {Marshal.GetPInvokeErrorMessage(error)}", "run it as root, or name another directory");
+        // The daemon makes it; what matters is whether it could.
+        string above = path;
+        while (!System.IO.Directory.Exists(above)) above = Path.GetDirectoryName(above) ?? "/";
+        return Access(above, WriteOk) == 0
+            ? new CheckLine(subject, true, $"{path} is not there yet and can be made")
+            : new CheckLine(subject, false, $"{path} is not there and cannot be made in {above}", "run it as root, or make it");
+    }
+
+    private static CheckLine SocketLength(string socket)
+    {
+        int bytes = Encoding.UTF8.GetByteCount(socket);
+        return new CheckLine("control socket", bytes <= ConfigurationReader.SocketPathBytes,
+            $"{socket} has {bytes} of at most {ConfigurationReader.SocketPathBytes} bytes", bytes <= ConfigurationReader.SocketPathBytes ? null : "name a shorter path");
+    }
+
+    private static CheckLine Group(string group) =>
+        ReadOrEmpty("/etc/group").Split('\n').Any(l => l.StartsWith(group + ':', StringComparison.Ordinal))
+            ? new CheckLine("control group", true, $"group {group} is there")
+            : new CheckLine("control group", false, $"there is no group {group}: only root can use flipctl", $"groupadd --system {group}", Warning: true);
+
+    private static IEnumerable<CheckLine> PrivatePorts(Configuration configuration)
+    {
+        string[] range = ReadOrEmpty("/proc/sys/net/ipv4/ip_local_port_range").Split('\t', ' ', '\n');
+        if (range.Length < 2 || !int.TryParse(range[0], out int first) || !int.TryParse(range[1], out int last)) yield break;
+        PortBlocks blocks = PortBlocks.Of(configuration);
+        bool[] reserved = Reserved(ReadOrEmpty("/proc/sys/net/ipv4/ip_local_reserved_ports"));
+        foreach (PairOptions pair in configuration.Pairs.Values)
+        {
+            foreach (Slot slot in Enum.GetValues<Slot>())
+            {
+                PortBlock block = blocks.BlockOf(pair.Name, slot);
+                string subject = $"pair {pair.Name}: private ports of {slot.Name()}";
+                // An outgoing connection may sit on any port of the range just when a standby wants to listen there.
+                yield return Enumerable.Range(block.First, block.Count).Any(p => p >= first && p <= last && !reserved[p])
+                    ? new CheckLine(subject, false, $"{block} meets net.ipv4.ip_local_port_range {first}-{last}",
+                        $"sysctl -w net.ipv4.ip_local_reserved_ports={block} (with what is reserved already), or choose ports outside", Warning: true)
+                    : new CheckLine(subject, true, $"{block}, outside net.ipv4.ip_local_port_range or reserved");
+            }
+        }
+    }
+
+    private static bool[] Reserved(string list)
+    {
+        var reserved = new bool[65536];
+        foreach (string part in list.Trim().Split(',', StringSplitOptions.RemoveEmptyEntries))
+        {
+            string[] ends = part.Split('-');
+            if (int.TryParse(ends[0], out int from) && int.TryParse(ends[^1], out int to))
+                for (int port = Math.Max(0, from); port <= Math.Min(65535, to); port++) reserved[port] = true;
+        }
+        return reserved;
+    }
+
+    private static CheckLine Inotify(Configuration configuration)
+    {
+        if (!int.TryParse(ReadOrEmpty("/proc/sys/fs/inotify/max_user_watches"), out int watches)
+            || !int.TryParse(ReadOrEmpty("/proc/sys/fs/inotify/max_user_instances"), out int instances))
+            return new CheckLine("inotify", false, "the kernel has none: changed files are not noticed", "use flipctl flip", Warning: true);
+        // One instance and one directory for each file, at most.
+        int needed = configuration.Pairs.Values.Where(p => p.Haproxy.Watch).Sum(p => p.Haproxy.Config.Length + p.Haproxy.AlsoWatch.Length);
+        string found = $"{watches} watches and {instances} instances per user, {needed} needed here";
+        return needed < watches / 2 && needed < instances / 2
+            ? new CheckLine("inotify", true, found)
+            : new CheckLine("inotify", false, found, $"sysctl -w fs.inotify.max_user_instances={Math.Max(512, instances * 2)} fs.inotify.max_user_watches={Math.Max(65536, watches * 2)}", Warning: true);
+    }
+
+    private static CheckLine Keepalived()
+    {
+        bool runs = System.IO.Directory.EnumerateDirectories("/proc").Any(d => char.IsAsciiDigit(Path.GetFileName(d)[0]) && ReadOrEmpty($"{d}/comm").Trim() == "keepalived");
+        return new CheckLine("keepalived", true, runs ? "runs here; this version neither asks nor changes it" : "does not run here, and need not");
+    }
+
+    private static string ReadOrEmpty(string path)
+    {
+        try
+        {
+            return File.ReadAllText(path);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return "";
+        }
+    }
+
+    // unistd.h
+    private const int ExecuteOk = 1; // X_OK
+    private const int WriteOk = 2; // W_OK
+    private const int ReadOk = 4; // R_OK
+    private const int Enoent = 2; // ENOENT, errno(3)
+
+    /// <summary>0, or the errno: access(2) knows read-only mounts and capabilities, which mode bits do not tell.</summary>
+    private static int Access(string path, int mode) => access(path, mode) == 0 ? 0 : Marshal.GetLastPInvokeError();
+
+    [LibraryImport("libc", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    private static partial int access(string path, int mode);
+
+    [LibraryImport("libc")]
+    private static partial uint geteuid();
+
+    [GeneratedRegex(@"^CapEff:\s*([0-9a-f]+)", RegexOptions.Multiline)]
+    private static partial Regex Effective();
+}
