@@ -2,6 +2,7 @@ using System.Buffers;
 using System.Diagnostics;
 using System.Globalization;
 using System.Net.Sockets;
+using System.Security.Cryptography;
 using System.Text;
 
 namespace FlipController.Load;
@@ -15,7 +16,7 @@ internal sealed class BackendConnection(Backend backend, Socket socket)
     private byte[] _buffer = new byte[1024];
     private int _start, _end;
 
-    private readonly record struct Request(string Method, string Path, string Query, long BodyLength, bool Closes, bool Upgrade);
+    private readonly record struct Request(string Method, string Path, string Query, long BodyLength, bool Closes, bool Upgrade, string? Key);
 
     public async Task Serve()
     {
@@ -26,7 +27,7 @@ internal sealed class BackendConnection(Backend backend, Socket socket)
             await backend.WaitWhileStalled();
             if (request.Upgrade)
             {
-                await Echo();
+                await Echo(request);
                 return;
             }
             await Answer(request);
@@ -117,9 +118,14 @@ internal sealed class BackendConnection(Backend backend, Socket socket)
         }
     }
 
-    private async Task Echo()
+    private async Task Echo(Request request)
     {
-        await Send(Encoding.ASCII.GetBytes($"HTTP/1.1 101 Switching Protocols\r\nX-Backend: {backend.Name}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"));
+        // RFC 6455 section 4.2.2; HAProxy makes a 502 of a handshake without the answer to its key.
+        var accept = request.Key is { } key
+            ? $"Sec-WebSocket-Accept: {Convert.ToBase64String(SHA1.HashData(Encoding.ASCII.GetBytes(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")))}\r\n"
+            : "";
+        await Send(Encoding.ASCII.GetBytes(
+            $"HTTP/1.1 101 Switching Protocols\r\nX-Backend: {backend.Name}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{accept}\r\n"));
         do
         {
             if (_start < _end)
@@ -196,7 +202,7 @@ internal sealed class BackendConnection(Backend backend, Socket socket)
         }
     }
 
-    // One string for the request line, none for the headers.
+    // One string for the request line, none for the headers but an upgrade's key.
     private static Request? Parse(ReadOnlySpan<byte> head)
     {
         var line = head[..head.IndexOf("\r\n"u8)];
@@ -205,6 +211,7 @@ internal sealed class BackendConnection(Backend backend, Socket socket)
         if (words.Length != 3) return null;
         long length = 0;
         var (closes, upgrade) = (words[2] == "HTTP/1.0", false);
+        string? key = null;
         while (head.IndexOf("\r\n"u8) is var end and > 0)
         {
             var header = head[..end];
@@ -215,10 +222,11 @@ internal sealed class BackendConnection(Backend backend, Socket socket)
             var value = header[(colon + 1)..].Trim((byte)' ');
             if (Ascii.EqualsIgnoreCase(name, "content-length"u8)) _ = System.Buffers.Text.Utf8Parser.TryParse(value, out length, out _);
             else if (Ascii.EqualsIgnoreCase(name, "upgrade"u8)) upgrade = true;
+            else if (Ascii.EqualsIgnoreCase(name, "sec-websocket-key"u8)) key = Encoding.Latin1.GetString(value);
             else if (Ascii.EqualsIgnoreCase(name, "connection"u8)) closes = Ascii.EqualsIgnoreCase(value, "close"u8) || (closes && !Ascii.EqualsIgnoreCase(value, "keep-alive"u8));
         }
         var question = words[1].IndexOf('?');
         var (path, query) = question < 0 ? (words[1], "") : (words[1][..question], words[1][(question + 1)..]);
-        return new Request(words[0], path, query, Math.Max(0, length), closes, upgrade);
+        return new Request(words[0], path, query, Math.Max(0, length), closes, upgrade, key);
     }
 }

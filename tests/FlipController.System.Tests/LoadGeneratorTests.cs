@@ -114,6 +114,59 @@ public sealed class LoadGeneratorTests
         Assert.Equal(HttpStatusCode.OK, (await http.GetAsync("/")).StatusCode); // the connection survived the HEAD
     }
 
+    [Fact(Timeout = Deadline)]
+    public async Task The_upgrade_is_the_one_of_RFC_6455()
+    {
+        using var backend = Backend.Start(new BackendOptions());
+        using var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+        await socket.ConnectAsync(backend.Endpoint);
+        await ScriptedServer.Say(socket, "GET /chat HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n");
+        var answer = new byte[1024];
+        var count = await socket.ReceiveAsync(answer);
+        Assert.Contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n", Encoding.ASCII.GetString(answer, 0, count), StringComparison.Ordinal);
+    }
+
+    [Fact(Timeout = 60_000)]
+    public async Task HAProxy_in_between_changes_nothing_and_a_reload_leaves_long_connections_alone()
+    {
+        Require.Netns();
+        var haproxy = Require.Program("haproxy");
+        using var netns = Netns.Create();
+        using var temp = new TempDir();
+        using var backend = Backend.Start(new BackendOptions { Namespace = netns.Name, Listen = [new(IPAddress.Loopback, 8080)], Name = "alpha" });
+        var config = temp.Write("haproxy.cfg", """
+            defaults
+              mode http
+              timeout connect 5s
+              timeout client 30s
+              timeout server 30s
+            listen f
+              bind 127.0.0.1:80
+              bind [::1]:80
+              http-response set-header X-Served-By %pid
+              server s 127.0.0.1:8080
+
+            """);
+        string[] start = ["-D", "-f", config, "-p", temp["pid"]];
+        netns.Exec(haproxy, start);
+        var options = Brief(new IPEndPoint(IPAddress.Loopback, 80), new IPEndPoint(IPAddress.IPv6Loopback, 80)) with
+        {
+            Namespace = netns.Name, Expect = Expectation.Contains("alpha"), Duration = TimeSpan.FromSeconds(2), Timeout = TimeSpan.FromSeconds(10),
+        };
+
+        await using var keepalive = LoadRun.Start(options with { Mode = LoadMode.Keepalive });
+        await using var @long = LoadRun.Start(options with { Mode = LoadMode.Long, Expect = Expectation.Any });
+        await Eventually.True(() => keepalive.Now.Ok > 50 && @long.Now.Ok > 50, TimeSpan.FromSeconds(20), () => $"{keepalive.Now} {@long.Now}");
+        netns.Exec(haproxy, [.. start, "-sf", (await File.ReadAllTextAsync(temp["pid"])).Trim()]);
+        var (kept, stayed) = (await keepalive.Completion, await @long.Completion);
+
+        Assert.True(kept.Passed, kept.ToJson());
+        Assert.Equal(2, kept.ServedBy.Count);
+        Assert.True(kept.Reconnected + kept.Raced > 0, kept.ToJson());
+        Assert.True(stayed.Passed, stayed.ToJson());
+        Assert.Equal(4, stayed.Connections);
+    }
+
     [Theory(Timeout = Deadline)]
     [InlineData("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x=y\r\n world\r\n0\r\n\r\n", "hello world")]
     [InlineData("HTTP/1.1 200 OK\r\n\r\nuntil the end", "until the end")]
