@@ -60,7 +60,7 @@ public sealed class StatRow(IReadOnlyDictionary<string, int> columns, ImmutableA
             char c = csv[i];
             if (quoted && c == '"' && i + 1 < csv.Length && csv[i + 1] == '"') { cell.Append('"'); i++; }
             else if (c == '"') quoted = !quoted;
-            else if (!quoted && c is ',' or '\n' && !quoted)
+            else if (!quoted && c is ',' or '\n')
             {
                 row.Add(cell.ToString());
                 cell.Clear();
