@@ -206,7 +206,7 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place)
                 if (ports.For(service, parameters.Interface, out string? fault) is { } port)
                 {
                     int from = at + address.PortStart, to = at + part.Length;
-                    plain &= word.IsPlain(from, to);
+                    plain &= word.IsPlain(placed.Line.Text, from, to);
                     moves.Add((from, to, port));
                 }
                 else Refuse(placed, $"{keyword} \"{part}\" {fault}");

@@ -115,6 +115,8 @@ public sealed class ProjectionTests
     [InlineData("bind 10.0.0.1:8\"0\" name x", "bind 10.0.0.1:21000 name x")]
     [InlineData("bind \\x31\\x30.0.0.1:80", "bind \\x31\\x30.0.0.1:21000")]
     [InlineData("bind :\\x380", "bind :21000")]
+    [InlineData("bind :8\\x34", "bind :21000")]
+    [InlineData("bind :\\x38", "bind :21000")]
     public void Quotes_and_escapes_around_a_port_are_understood(string bind, string copy) =>
         Assert.Equal($"listen a\n {copy}\n", Copy($"listen a\n {bind}\n"));
 
@@ -205,7 +207,7 @@ public sealed class ProjectionTests
             [ALERT]    (7) : config : parsing [/run/fc/blue/1-haproxy.cfg:6] : unknown keyword 'bogus' in 'listen' section
             [ALERT]    (7) : config : parsing [/run/fc/blue/1-haproxy.cfg:5] : 'bind :21000' in section 'listen' : unable to stat 'x'.
             [ALERT]    (7) : config : Error(s) found in configuration file : /run/fc/blue/1-haproxy.cfg
-            [WARNING]  (7) : config : Proxy 'b' (/run/fc/blue/2-more.cfg:2) bind *:21001, port 21000
+            [WARNING]  (7) : config : Proxy 'b' (/run/fc/blue/2-more.cfg:3) bind *:21001, port 21000
 
             """));
     }
