@@ -77,6 +77,8 @@ public sealed class StatRow(IReadOnlyDictionary<string, int> columns, ImmutableA
 /// A server and how far its checks have come. HAProxy counts a checked server as UP from the start and lets its first failed
 /// check bring it down (src/server.c: health begins at rise): before that check UP says nothing. Until the first check has
 /// ended, its status is INI, or "* INI" while it runs (src/stats.c, stats_fill_sv_stats; the star says only that some check runs).
+/// The first checks do not start together: they are spread over the shortest interval of a second or more of all servers, or
+/// the server's own if that is longer (src/check.c, start_checks), unless the user bounds that by <c>max-spread-checks</c>.
 /// </summary>
 /// <param name="Status">HAProxy's words: <c>UP</c>, <c>DOWN 1/2</c>, <c>no check</c>, <c>MAINT (via …)</c>.</param>
 /// <param name="IsUp">Gets new connections: UP in any form, or not checked; NOLB, DRAIN and MAINT do not.</param>

@@ -28,6 +28,7 @@ internal sealed class RunningHaproxy : IDisposable
         await File.WriteAllTextAsync(running.directory.File("h.cfg"), $"""
             global
               stats socket {running.directory.File("admin")} mode 600 level admin
+              max-spread-checks 50ms
             defaults
               mode http
               timeout connect 1s
