@@ -50,7 +50,7 @@ public sealed class ProjectionTests
             	daemon
             	stats socket /run/fc/blue/stats-1.sock mode 660 level admin # kept
             	stats  socket   /run/fc/blue/stats-2.sock
-            	pidfile /run/fc/blue/haproxy.pid
+            # 	pidfile /run/haproxy.pid
             	log /dev/log local0
             defaults
             	mode http

@@ -1,7 +1,11 @@
 using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
+using System.Runtime.InteropServices;
+using System.Text;
+using FlipController.Core;
 using FlipController.Linux.Haproxy;
+using Xunit;
 
 namespace FlipController.Linux.Tests.Haproxy;
 
@@ -40,7 +44,24 @@ internal sealed class RunningHaproxy : IDisposable
 
             {more}
             """);
-        running.process = Process.Start(new ProcessStartInfo("haproxy", ["-db", "-q", "-L", "local", "-f", running.directory.File("h.cfg")])
+        return await running.RunAsync([running.directory.File("h.cfg")], "local");
+    }
+
+    /// <summary>Starts the copy that a projection makes of <paramref name="text"/>.</summary>
+    public static async Task<(RunningHaproxy Haproxy, RenderedConfiguration Copy)> StartProjectedAsync(string text)
+    {
+        var running = new RunningHaproxy();
+        var place = new SlotPlace(running.directory.Path, running.directory.File("admin"), new PortBlock(FreePort(), 1), new HashSet<int>(), "local");
+        RenderedConfiguration copy = Projection.Render([new SourceFile("/etc/haproxy/haproxy.cfg", Encoding.UTF8.GetBytes(text))], place).Configuration!;
+        foreach (RenderedFile file in copy.Files) await File.WriteAllBytesAsync(file.Path, file.Content);
+        return (await running.RunAsync(copy.Files.Select(f => f.Path), copy.LocalPeer), copy);
+    }
+
+    public void SoftStop() => Assert.Equal(0, kill(Pid, 10)); // SIGUSR1, asm-generic/signal.h
+
+    private async Task<RunningHaproxy> RunAsync(IEnumerable<string> files, string localPeer)
+    {
+        process = Process.Start(new ProcessStartInfo("haproxy", ["-db", "-q", "-L", localPeer, .. files.SelectMany(f => new[] { "-f", f })])
         {
             RedirectStandardError = true,
         })!;
@@ -49,15 +70,18 @@ internal sealed class RunningHaproxy : IDisposable
         {
             try
             {
-                await running.Admin.ShowInfoAsync();
-                return running;
+                await Admin.ShowInfoAsync();
+                return this;
             }
-            catch (Core.FlipException) when (!running.process.HasExited && waited.Elapsed < TimeSpan.FromSeconds(10))
+            catch (FlipException) when (!process.HasExited && waited.Elapsed < TimeSpan.FromSeconds(10))
             {
                 await Task.Yield();
             }
         }
     }
+
+    [DllImport("libc", SetLastError = true)]
+    private static extern int kill(int pid, int signal);
 
     public void Dispose()
     {
