@@ -64,9 +64,9 @@ public sealed class NftRedirect : IDisposable
                     removed.Add(NftRuleset.PairChain(other.Pair));
                     removed.AddRange(other.Generations.Keys.Select(number => NftRuleset.GenerationChain(other.Pair, number)));
                 }
-                else if (other is { Blue: { } blue, Green: { } green })
+                else
                 {
-                    wanted.Add(new NftPair(other.Pair, blue, green));
+                    wanted.Add(new NftPair(other.Pair, other.Blue ?? default, other.Green ?? default));
                 }
             }
             _nft.Run("make the redirect's table", NftRuleset.Base(wanted, removed));

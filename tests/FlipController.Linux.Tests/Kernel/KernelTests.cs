@@ -2,13 +2,14 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
+using System.Runtime.InteropServices;
 using FlipController.Core;
 using FlipController.Linux.Kernel;
 using Xunit;
 
 namespace FlipController.Linux.Tests.Kernel;
 
-public sealed class NetlinkTests
+public sealed partial class NetlinkTests
 {
     [Fact]
     public void An_attribute_is_padded_nested_and_read_back()
@@ -53,6 +54,64 @@ public sealed class NetlinkTests
             throw new InvalidOperationException("the kernel took it");
         }
     });
+
+    [Fact]
+    public void An_inconsistent_dump_is_begun_again_and_leftovers_are_not_counted()
+    {
+        (NetlinkSocket netlink, int kernel) = Fake();
+        using (netlink)
+        {
+            // One entry of an earlier request, and a dump that was interrupted; then the same dump whole.
+            Say(kernel, "14000000 2000 0200 00000000 00000000 07000000");
+            Say(kernel, "14000000 2000 0200 01000000 00000000 01000000", "14000000 2000 1200 01000000 00000000 02000000");
+            Say(kernel, "14000000 0300 1200 01000000 00000000 00000000");
+            Say(kernel, "14000000 2000 0200 02000000 00000000 03000000");
+            Say(kernel, "14000000 0300 0200 02000000 00000000 00000000");
+            List<int> got = netlink.Dump("list", new NetlinkMessage(new byte[64], 0x20, NetlinkFlags.None), () => new List<int>(),
+                (list, _, payload) => list.Add(payload[0]));
+            Assert.Equal([3], got);
+        }
+        CloseDescriptor(kernel);
+    }
+
+    [Theory]
+    // EPERM after the request's header and, when it is not capped, its payload; then NLMSGERR_ATTR_MSG "no".
+    [InlineData("2c000000 0200 0003 01000000 00000000 ffffffff 10000000 2000 0500 01000000 00000000 07000100 6e6f0000", "EPERM (no)")]
+    [InlineData("30000000 0200 0002 01000000 00000000 ffffffff 14000000 2000 0500 01000000 00000000 aabbccdd 07000100 6e6f0000", "EPERM (no)")]
+    [InlineData("24000000 0200 0001 01000000 00000000 ffffffff 10000000 2000 0500 01000000 00000000", "EPERM")]
+    public void The_kernels_words_are_found_wherever_they_stand(string answer, string error)
+    {
+        (NetlinkSocket netlink, int kernel) = Fake();
+        using (netlink)
+        {
+            Say(kernel, answer);
+            KernelException thrown = Assert.Throws<KernelException>(() => netlink.Request("do it", new NetlinkMessage(new byte[64], 0x20, NetlinkFlags.None)));
+            Assert.Equal("cannot do it: " + error, thrown.Message);
+        }
+        CloseDescriptor(kernel);
+    }
+
+    private static unsafe (NetlinkSocket Netlink, int Kernel) Fake()
+    {
+        int* pair = stackalloc int[2];
+        Assert.Equal(0, SocketPair(1, 2, 0, pair)); // AF_UNIX, SOCK_DGRAM
+        return (NetlinkSocket.Over(pair[0]), pair[1]);
+    }
+
+    private static unsafe void Say(int kernel, params string[] messages)
+    {
+        byte[] bytes = Convert.FromHexString(string.Concat(messages).Replace(" ", ""));
+        fixed (byte* data = bytes) Assert.Equal(bytes.Length, Send(kernel, data, (nuint)bytes.Length, 0));
+    }
+
+    [LibraryImport("libc", EntryPoint = "socketpair")]
+    private static unsafe partial int SocketPair(int domain, int type, int protocol, int* pair);
+
+    [LibraryImport("libc", EntryPoint = "send")]
+    private static unsafe partial nint Send(int fd, void* data, nuint length, int flags);
+
+    [LibraryImport("libc", EntryPoint = "close")]
+    private static partial int CloseDescriptor(int fd);
 
     private readonly record struct TcMessage(byte Family, byte Pad1, ushort Pad2, int Interface, uint Handle, uint Parent, uint Info); // struct tcmsg
 }

@@ -201,6 +201,9 @@ public sealed class NftRedirectTests
         redirect.EnsureBase([Edge]);
         Assert.Equal("mail", server.Ask("127.0.0.1", 25));
         Assert.Equal(mail.Blue, redirect.ReadAll().Pairs["mail"].Blue);
+        server.Exec("nft", "flush", "chain", "inet", "flipcontroller", "guard");
+        redirect.EnsureBase([Edge]);
+        Assert.Equal("mail", server.Ask("127.0.0.1", 25));
         redirect.EnsureBase([Edge], removeOthers: true);
         Assert.Equal(["edge"], redirect.ReadAll().Pairs.Keys);
         Assert.Throws<SocketException>(() => server.Ask("127.0.0.1", 25));
