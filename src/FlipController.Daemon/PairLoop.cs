@@ -130,13 +130,10 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
         _ => s.Phase.Name,
     };
 
-    private static partial class Log
+    private static class Log
     {
-        private static readonly Action<ILogger, string, string, PairEventKind, string, int, Exception?> s_moved =
-            LoggerMessage.Define<string, string, PairEventKind, string, int>(LogLevel.Information, new EventId(100, "Moved"),
-                "pair {Pair}: {From} + {Event} -> {To} (flip {Flip})");
-
-        public static void Moved(ILogger log, string pair, string from, PairEventKind e, string to, int flip) => s_moved(log, pair, from, e, to, flip, null);
+        public static void Moved(ILogger log, string pair, string from, PairEventKind e, string to, int flip) =>
+            log.LogInformation(new EventId(100, "Moved"), "pair {Pair}: {From} + {Event} -> {To} (flip {Flip})", pair, from, e, to, flip);
 
         public static void Ignored(ILogger log, string pair, PairEventKind e, string state, string why) =>
             log.LogDebug(new EventId(101, "Ignored"), "pair {Pair}: {Event} ignored while {State}: {Why}", pair, e, state, why);

@@ -34,6 +34,7 @@ public sealed record ChildProcess(string Executable, ImmutableArray<string> Argu
         {
             throw new CommandFailedException(CommandLine, null, e.Message, e);
         }
+        using IDisposable disposal = command;
         // The streams are read to their end first: a program that left a child behind with them open is not done.
         Task<string> output = command.StandardOutput.ReadToEndAsync(), errors = command.StandardError.ReadToEndAsync();
         try
@@ -57,7 +58,6 @@ public sealed record ChildProcess(string Executable, ImmutableArray<string> Argu
             throw new CommandFailedException(CommandLine, null, $"no end after {Timeout.TotalSeconds:0.###} s, it was killed");
         }
         int exitCode = command.Result.ExitCode;
-        ((IDisposable)command).Dispose();
         // nice(1) says so itself when there is no such program.
         return Polite && exitCode is 126 or 127
             ? throw new CommandFailedException(CommandLine, null, await errors)

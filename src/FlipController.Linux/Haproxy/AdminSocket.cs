@@ -43,34 +43,40 @@ public sealed class AdminSocket(string path, TimeSpan? timeout = null)
     /// <summary><c>show info</c>.</summary>
     public async Task<HaproxyInfo> ShowInfoAsync(CancellationToken cancellation = default)
     {
-        string answer = await CommandAsync("show info", cancellation);
+        string answer = await WholeAsync("show info", cancellation);
         return HaproxyInfo.Parse(answer) ?? throw Unexpected("show info", answer);
     }
 
     /// <summary><c>show stat</c>: every frontend, backend, server and listener.</summary>
     public async Task<ImmutableArray<StatRow>> ShowStatAsync(CancellationToken cancellation = default)
     {
-        // "up", "no-maint" and the like would hide rows; a stopped proxy's are shown from 2.5 on.
-        string answer = await CommandAsync("show stat", cancellation);
+        string answer = await WholeAsync("show stat", cancellation);
         return StatRow.Parse(answer) ?? throw Unexpected("show stat", answer);
     }
 
-    /// <summary>Every server with what its checks have found; backends of HAProxy's own are left out.</summary>
+    /// <summary>Every server with what its checks have found.</summary>
     public async Task<ImmutableArray<ServerState>> ServersAsync(CancellationToken cancellation = default) =>
         ServerState.Of(await ShowStatAsync(cancellation));
 
     /// <summary><c>show peers</c>: one entry a section, none when the configuration has no peers.</summary>
     public async Task<ImmutableArray<PeersState>> PeersAsync(CancellationToken cancellation = default) =>
-        PeersState.Parse(await CommandAsync("show peers", cancellation));
+        PeersState.Parse(await WholeAsync("show peers", cancellation));
+
+    /// <summary>An answer ends with an empty line (management manual, 9.3); one without it was cut, as by the death of HAProxy.</summary>
+    private async Task<string> WholeAsync(string command, CancellationToken cancellation)
+    {
+        string answer = await CommandAsync(command, cancellation);
+        return answer.EndsWith("\n\n", StringComparison.Ordinal) || answer == "\n" ? answer : throw Unexpected(command, answer);
+    }
 
     private FlipException Unexpected(string command, string answer) =>
-        Failure(command, $"it answered \"{answer.Trim() switch { { Length: > 200 } s => s[..200] + "…", var s => s }}\"", null);
+        Failure(command, $"it answered {answer.Length} characters, \"{answer.Trim() switch { { Length: > 200 } s => "… " + s[^200..], var s => s }}\"", null);
 
     private FlipException Failure(string command, string why, Exception? inner) =>
         new($"cannot ask HAProxy \"{command}\" on {Path}: {why}; nothing was changed", inner);
 }
 
-/// <param name="CurrConns">Open client connections, those of the stats socket included.</param>
+/// <param name="CurrConns">Open client connections; those of the stats socket and of peers do not count (LI_O_UNLIMITED, src/listener.c).</param>
 /// <param name="Stopping">A soft stop is under way.</param>
 /// <param name="Jobs">What keeps the process alive: listeners, connections, peers.</param>
 /// <param name="UnstoppableJobs">Those of them that a soft stop does not wait for.</param>

@@ -29,6 +29,7 @@ internal sealed record BindAddress(string Text, IPAddress Address, int Port, int
         ("udp@", AddressFamily.Unspecified, "a UDP address"), ("udp4@", AddressFamily.Unspecified, "a UDP address"),
         ("udp6@", AddressFamily.Unspecified, "a UDP address"), ("dgram+", AddressFamily.Unspecified, "a UDP address"),
         ("quic4@", AddressFamily.Unspecified, "a QUIC address"), ("quic6@", AddressFamily.Unspecified, "a QUIC address"),
+        ("quic+", AddressFamily.Unspecified, "a QUIC address"),
         // The further subflows of a multipath connection are opened by SYNs of their own, which a flip would send elsewhere.
         ("mptcp@", AddressFamily.Unspecified, "a multipath TCP address"), ("mptcp4@", AddressFamily.Unspecified, "a multipath TCP address"),
         ("mptcp6@", AddressFamily.Unspecified, "a multipath TCP address"), ("mptcp+", AddressFamily.Unspecified, "a multipath TCP address"),
@@ -92,7 +93,7 @@ internal sealed record BindParameters(bool V6Only, string? Interface, string? Re
             {
                 case "v6only": v6Only = true; break;
                 case "interface": device = ++i < words.Length ? words[i].Text : null; break;
-                case "name" or "id" or "user" or "group": i++; break;
+                case "name" or "label" or "id" or "guid-prefix" or "user" or "group": i++; break;
                 case "transparent":
                     refusal ??= "is transparent: it takes connections for addresses of other hosts, which cannot be redirected to a private port";
                     break;

@@ -117,12 +117,9 @@ internal sealed record ConfigurationLine(string Text, ImmutableArray<Word> Words
 internal sealed record Word(string Text, int Start, int End, bool HasVariable, ImmutableArray<int> Sources)
 {
     /// <summary>The characters <paramref name="from"/> to <paramref name="to"/> stand in the line exactly as in the word.</summary>
-    public bool IsPlain(int from, int to)
-    {
-        for (int i = from + 1; i < to; i++)
-            if (Sources[i] != Sources[i - 1] + 1) return false;
-        return to > from;
-    }
+    public bool IsPlain(string line, int from, int to) =>
+        to > from && line.AsSpan(Sources[from]).StartsWith(Text.AsSpan(from, to - from), StringComparison.Ordinal)
+        && Sources[to - 1] - Sources[from] == to - 1 - from;
 }
 
 internal readonly record struct Edit(int Start, int End, string Text);

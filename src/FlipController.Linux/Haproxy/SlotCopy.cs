@@ -100,8 +100,9 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place)
         switch (line[0])
         {
             case "stats" when line[1] == "socket": StatsSocket(placed); break;
-            case "pidfile" when line[1] != "":
-                ChangeOf(placed).Replace(line.Words[1], ConfigurationLine.Quote(Under("haproxy.pid")));
+            case "pidfile":
+                // -p is passed, beside which HAProxy alerts of a second one (src/cfgparse-global.c).
+                ChangeOf(placed).Drop = true;
                 break;
             case "localpeer" when line[1] != "":
                 // -L is passed, which makes HAProxy warn of such a line (src/cfgparse-global.c).
@@ -206,7 +207,7 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place)
                 if (ports.For(service, parameters.Interface, out string? fault) is { } port)
                 {
                     int from = at + address.PortStart, to = at + part.Length;
-                    plain &= word.IsPlain(from, to);
+                    plain &= word.IsPlain(placed.Line.Text, from, to);
                     moves.Add((from, to, port));
                 }
                 else Refuse(placed, $"{keyword} \"{part}\" {fault}");

@@ -60,7 +60,7 @@ public sealed class StatRow(IReadOnlyDictionary<string, int> columns, ImmutableA
             char c = csv[i];
             if (quoted && c == '"' && i + 1 < csv.Length && csv[i + 1] == '"') { cell.Append('"'); i++; }
             else if (c == '"') quoted = !quoted;
-            else if (!quoted && c is ',' or '\n' && !quoted)
+            else if (!quoted && c is ',' or '\n')
             {
                 row.Add(cell.ToString());
                 cell.Clear();
@@ -77,6 +77,8 @@ public sealed class StatRow(IReadOnlyDictionary<string, int> columns, ImmutableA
 /// A server and how far its checks have come. HAProxy counts a checked server as UP from the start and lets its first failed
 /// check bring it down (src/server.c: health begins at rise): before that check UP says nothing. Until the first check has
 /// ended, its status is INI, or "* INI" while it runs (src/stats.c, stats_fill_sv_stats; the star says only that some check runs).
+/// The first checks do not start together: they are spread over the shortest interval of a second or more of all servers, or
+/// the server's own if that is longer (src/check.c, start_checks), unless the user bounds that by <c>max-spread-checks</c>.
 /// </summary>
 /// <param name="Status">HAProxy's words: <c>UP</c>, <c>DOWN 1/2</c>, <c>no check</c>, <c>MAINT (via …)</c>.</param>
 /// <param name="IsUp">Gets new connections: UP in any form, or not checked; NOLB, DRAIN and MAINT do not.</param>

@@ -26,7 +26,7 @@ public sealed unsafe class DeathWatch : IDisposable
 
     /// <summary>
     /// Calls <paramref name="died"/> once, on the watch's thread, when the process dies; at once if it is dead already. The callback
-    /// posts an event and returns: while it runs nobody else's death is noticed.
+    /// posts an event and returns: while it runs nobody else's death is noticed, and what it throws ends the daemon.
     /// </summary>
     public void Add(ProcessIdentity identity, Action<ProcessIdentity> died)
     {

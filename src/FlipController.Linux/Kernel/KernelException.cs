@@ -27,6 +27,7 @@ internal static class Errno
     internal const int Busy = 16; // EBUSY
     internal const int Exists = 17; // EEXIST
     internal const int Invalid = 22; // EINVAL
+    internal const int Protocol = 71; // EPROTO
     internal const int Restart = 85; // ERESTART
     internal const int MessageSize = 90; // EMSGSIZE
     internal const int ProtocolNotSupported = 93; // EPROTONOSUPPORT

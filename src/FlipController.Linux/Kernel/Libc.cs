@@ -16,6 +16,7 @@ internal static unsafe partial class Libc
     internal const int NetlinkCapAck = 10; // NETLINK_CAP_ACK, include/uapi/linux/netlink.h
     internal const int NetlinkExtAck = 11; // NETLINK_EXT_ACK
     internal const int MsgTrunc = 0x20; // MSG_TRUNC
+    internal const int MsgDontWait = 0x40; // MSG_DONTWAIT
     internal const short PollIn = 1; // POLLIN
     internal const short PollErr = 8; // POLLERR
     internal const short PollHup = 16; // POLLHUP

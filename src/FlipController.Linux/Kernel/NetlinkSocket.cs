@@ -48,6 +48,11 @@ internal sealed unsafe class NetlinkSocket : IDisposable
         }
     }
 
+    /// <summary>For tests: any datagram socket with someone at its other end who plays the kernel.</summary>
+    internal static NetlinkSocket Over(int fd) => new() { Fd = fd };
+
+    private NetlinkSocket() { }
+
     internal int Fd { get; private set; }
 
     /// <summary>Sends a request that changes something and waits for the kernel's yes.</summary>

@@ -67,7 +67,7 @@ public sealed class SockDiag : IDisposable
         return sockets;
     }
 
-    /// <summary>Connections to the ports that may still carry data, newest state first-hand from the kernel.</summary>
+    /// <summary>Connections to the ports that may still carry data.</summary>
     public IReadOnlyList<TcpSocket> Connections(PortBlock localPorts) => Sockets(TcpStates.Live, localPorts);
 
     /// <summary>How many sockets there are in the states; nothing is kept, so that a million connections cost no memory.</summary>

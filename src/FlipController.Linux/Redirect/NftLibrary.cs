@@ -20,6 +20,8 @@ internal sealed unsafe partial class NftLibrary : IDisposable
     /// <summary>What the kernel or the library may say when another program committed at the same moment: once more is right.</summary>
     private const int Attempts = 5;
 
+    private const string Separator = "; ";
+
     private nint _context;
 
     private NftLibrary(nint context) => _context = context;
@@ -53,20 +55,18 @@ internal sealed unsafe partial class NftLibrary : IDisposable
     /// <summary>Runs a text of nft commands as one transaction.</summary>
     internal void Run(string operation, string commands)
     {
-        using NftScript script = new(commands);
-        int errno = RunPrepared(script, rehearse: false);
+        int errno = RunText(commands);
         if (errno != 0) throw Failure(operation, errno);
     }
 
     /// <summary>A command's JSON; null when what it asks for does not exist.</summary>
     internal JsonDocument? Query(string operation, string command)
     {
-        using NftScript script = new(command);
         int errno;
         OutputSetFlags(_context, OutputJson | OutputNumeric);
         try
         {
-            errno = RunPrepared(script, rehearse: false);
+            errno = RunText(command);
             nint output = GetOutput(_context);
             if (errno == 0) return JsonDocument.Parse(MemoryMarshal.CreateReadOnlySpanFromNullTerminated((byte*)output).ToArray());
         }
@@ -78,39 +78,46 @@ internal sealed unsafe partial class NftLibrary : IDisposable
         return failure.Errno == Errno.NoEntry ? null : throw failure;
     }
 
-    /// <summary>
-    /// The hot call: nothing managed is allocated, nothing logged, nothing thrown. 0, or an errno above 0; then <see cref="Failure"/>
-    /// has the words.
-    /// </summary>
-    /// <param name="rehearse">The kernel checks the whole transaction and then forgets it: the batch is sent without its end.</param>
-    internal int RunPrepared(NftScript script, bool rehearse)
+    /// <summary>0, or an errno above 0; then <see cref="Failure"/> has the words.</summary>
+    private int RunText(string commands)
     {
-        SetDryRun(_context, rehearse ? (byte)1 : (byte)0);
-        for (int attempt = 1; ; attempt++)
+        // One line, however many commands: of a buffer with several, libnftables 1.0.6 quotes the first one beside any error.
+        byte[] text = Encoding.UTF8.GetBytes(commands.TrimEnd('\n').Replace("\n", Separator, StringComparison.Ordinal) + '\0');
+        fixed (byte* buffer = text)
         {
-            _ = GetError(_context); // begins it anew: what nobody asked about is not the next failure's reason
-            if (RunBuffer(_context, script.Pointer) == 0) return 0;
-            int errno = Marshal.GetLastPInvokeError();
-            // After a plain mistake errno may be a leftover EAGAIN of the library's own reads: the few more attempts then change nothing.
-            bool transient = errno is Errno.Again or Errno.Interrupted or Errno.Busy or Errno.Restart;
-            if (!transient || attempt == Attempts) return errno > 0 ? errno : Errno.Invalid;
+            for (int attempt = 1; ; attempt++)
+            {
+                _ = GetError(_context); // begins it anew: what nobody asked about is not the next failure's reason
+                if (RunBuffer(_context, buffer) == 0) return 0;
+                int errno = Marshal.GetLastPInvokeError();
+                // After a plain mistake errno may be a leftover EAGAIN of the library's own reads: the few more attempts then change nothing.
+                bool transient = errno is Errno.Again or Errno.Interrupted or Errno.Busy or Errno.Restart;
+                if (!transient || attempt == Attempts) return errno > 0 ? errno : Errno.Invalid;
+            }
         }
     }
 
     /// <summary>What the library wrote in the last run, as an exception: the first complaint and the line it is about.</summary>
     /// <param name="errno">What the run returned.</param>
-    internal KernelException Failure(string operation, int errno)
+    private KernelException Failure(string operation, int errno)
     {
-        string text = Marshal.PtrToStringUTF8(GetError(_context)) ?? "";
-        string[] lines = [.. text.Split('\n', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries)
-            .Where(line => line.Any(c => c is not ('^' or '~' or ' ')))];
-        if (lines.Length == 0) return new KernelException(operation, errno);
+        string[] lines = (Marshal.PtrToStringUTF8(GetError(_context)) ?? "").Split('\n');
         string complaint = lines[0].StartsWith("Error: ", StringComparison.Ordinal) ? lines[0]["Error: ".Length..] : lines[0];
+        if (complaint.Length == 0) return new KernelException(operation, errno);
 
         // Only what the kernel said has a true errno; the library's own complaints leave whatever was there.
         if (!complaint.StartsWith("Could not process rule", StringComparison.Ordinal))
             errno = complaint.StartsWith("No such file or directory", StringComparison.Ordinal) ? Errno.NoEntry : Errno.Invalid;
-        return new KernelException(operation, errno, lines.Length > 1 ? $"{complaint}, at \"{lines[1]}\"" : complaint);
+        return new KernelException(operation, errno, lines.Length > 2 ? $"{complaint}, at \"{Pointed(lines[1], lines[2])}\"" : complaint);
+    }
+
+    /// <summary>The one command of the line that the carets in the next line stand under.</summary>
+    private static string Pointed(string line, string carets)
+    {
+        int column = Math.Clamp(carets.IndexOf('^', StringComparison.Ordinal), 0, line.Length);
+        int start = line.LastIndexOf(Separator, Math.Max(column - 1, 0), StringComparison.Ordinal);
+        int end = line.IndexOf(Separator, column, StringComparison.Ordinal);
+        return line[(start < 0 ? 0 : start + Separator.Length)..(end < 0 ? line.Length : end)].Trim();
     }
 
     [LibraryImport("libnftables.so.1", EntryPoint = "nft_ctx_new")]
@@ -118,9 +125,6 @@ internal sealed unsafe partial class NftLibrary : IDisposable
 
     [LibraryImport("libnftables.so.1", EntryPoint = "nft_ctx_free")]
     private static partial void ContextFree(nint context);
-
-    [LibraryImport("libnftables.so.1", EntryPoint = "nft_ctx_set_dry_run")]
-    private static partial void SetDryRun(nint context, byte dry);
 
     [LibraryImport("libnftables.so.1", EntryPoint = "nft_ctx_output_set_flags")]
     private static partial uint OutputSetFlags(nint context, uint flags);
@@ -139,24 +143,4 @@ internal sealed unsafe partial class NftLibrary : IDisposable
 
     [LibraryImport("libnftables.so.1", EntryPoint = "nft_run_cmd_from_buffer", SetLastError = true)]
     private static partial int RunBuffer(nint context, byte* buffer);
-}
-
-/// <summary>A text of nft commands in native memory, zero-terminated: ready to run without a byte being copied.</summary>
-internal sealed unsafe class NftScript : IDisposable
-{
-    internal NftScript(string commands)
-    {
-        int length = Encoding.UTF8.GetByteCount(commands);
-        Pointer = (byte*)NativeMemory.Alloc((nuint)length + 1);
-        Encoding.UTF8.GetBytes(commands, new Span<byte>(Pointer, length));
-        Pointer[length] = 0;
-    }
-
-    internal byte* Pointer { get; private set; }
-
-    public void Dispose()
-    {
-        NativeMemory.Free(Pointer);
-        Pointer = null;
-    }
 }

@@ -13,16 +13,35 @@ namespace FlipController.Linux.Redirect;
 public sealed class NftRedirect : IDisposable
 {
     private readonly Lock _turn = new();
+    private readonly Lock _switchTurn = new(); // a flip does not wait while another thread reads a long listing
     private readonly NftLibrary _nft;
+    private readonly NetlinkSocket _netlink;
 
-    private NftRedirect(NftLibrary nft) => _nft = nft;
+    private NftRedirect(NftLibrary nft, NetlinkSocket netlink)
+    {
+        _nft = nft;
+        _netlink = netlink;
+    }
 
     /// <exception cref="FlipException">No libnftables, or no netfilter in this kernel.</exception>
-    public static NftRedirect Open() => new(NftLibrary.Open());
+    public static NftRedirect Open()
+    {
+        NftLibrary nft = NftLibrary.Open();
+        try
+        {
+            return new NftRedirect(nft, new NetlinkSocket(NetlinkProtocol.Netfilter));
+        }
+        catch
+        {
+            nft.Dispose();
+            throw;
+        }
+    }
 
     public void Dispose()
     {
         lock (_turn) _nft.Dispose();
+        lock (_switchTurn) _netlink.Dispose();
     }
 
     /// <summary>
@@ -45,14 +64,18 @@ public sealed class NftRedirect : IDisposable
                     removed.Add(NftRuleset.PairChain(other.Pair));
                     removed.AddRange(other.Generations.Keys.Select(number => NftRuleset.GenerationChain(other.Pair, number)));
                 }
-                else if (other is { Blue: { } blue, Green: { } green })
+                else
                 {
-                    wanted.Add(new NftPair(other.Pair, blue, green));
+                    wanted.Add(new NftPair(other.Pair, other.Blue ?? default, other.Green ?? default));
                 }
             }
             _nft.Run("make the redirect's table", NftRuleset.Base(wanted, removed));
         }
     }
+
+    /// <summary>The commands that make a generation's chain, for a person to read.</summary>
+    public static string Describe(string pair, int number, uint mark, uint mask, ImmutableArray<ServicePort> ports) =>
+        NftRuleset.AddGeneration(pair, number, mark, mask, ports);
 
     /// <summary>Makes a generation's chain, to which nothing leads yet. Fails when it exists (EEXIST).</summary>
     public void AddGeneration(string pair, int number, uint mark, uint mask, ImmutableArray<ServicePort> ports)
@@ -110,19 +133,19 @@ public sealed class NftRedirect : IDisposable
     }
 
     /// <summary>
-    /// One flip, ready to run: the text lies in native memory, and <see cref="Rehearse"/> has the kernel check it and every method on
-    /// the way compiled. Good for any number of commits; belongs to the redirect that made it.
+    /// One flip, ready to run: the message lies there, and <see cref="Rehearse"/> has the kernel check it and every method on the way
+    /// compiled. Good for any number of commits; belongs to the redirect that made it.
     /// </summary>
-    public sealed class PreparedSwitch : IDisposable
+    public sealed class PreparedSwitch
     {
         private readonly NftRedirect _redirect;
-        private readonly NftScript _script;
+        private readonly NftSwitchBatch _batch;
         private int _code;
 
         internal PreparedSwitch(NftRedirect redirect, string pair, int to)
         {
             _redirect = redirect;
-            _script = new NftScript(NftRuleset.Switch(pair, to));
+            _batch = new NftSwitchBatch(NftRuleset.PairChain(pair), NftRuleset.GenerationChain(pair, to));
             Pair = pair;
             To = to;
         }
@@ -130,12 +153,15 @@ public sealed class NftRedirect : IDisposable
         public string Pair { get; }
         public int To { get; }
 
-        /// <summary>How long the last commit took, of <see cref="Stopwatch.Frequency"/>.</summary>
+        /// <summary>How long the last run took, of <see cref="Stopwatch.Frequency"/>.</summary>
         public long ElapsedTicks { get; private set; }
 
         public TimeSpan Elapsed => Stopwatch.GetElapsedTime(0, ElapsedTicks);
 
-        /// <summary>Has the kernel check the very transaction, and forget it. Throws what a commit would run into.</summary>
+        /// <summary>
+        /// Has the kernel check the very transaction, and forget it: tens of milliseconds, for a time when nothing is held. Throws what a
+        /// commit would run into.
+        /// </summary>
         /// <exception cref="KernelException">The kernel would not take it.</exception>
         public void Rehearse()
         {
@@ -145,20 +171,19 @@ public sealed class NftRedirect : IDisposable
         /// <summary>The flip. 0, or an errno, and then NEW connections go where they went before. Allocates and logs nothing.</summary>
         public int Commit() => Run(rehearse: false);
 
-        /// <summary>The last commit's failure in words; to be asked before anything else is done with the redirect.</summary>
+        /// <summary>The last run's failure in words.</summary>
         public KernelException Failure()
         {
-            lock (_redirect._turn) return _redirect._nft.Failure($"switch pair {Pair} to generation {To}", _code);
+            string[] commands = NftRuleset.Switch(Pair, To).Split('\n');
+            return new KernelException($"switch pair {Pair} to generation {To}", _code, $"at \"{commands[_batch.FailedAtDelete ? 0 : 1]}\"");
         }
-
-        public void Dispose() => _script.Dispose();
 
         private int Run(bool rehearse)
         {
-            lock (_redirect._turn)
+            lock (_redirect._switchTurn)
             {
                 long start = Stopwatch.GetTimestamp();
-                _code = _redirect._nft.RunPrepared(_script, rehearse);
+                _code = _batch.Run(_redirect._netlink.Fd, rehearse);
                 ElapsedTicks = Stopwatch.GetTimestamp() - start;
                 return _code;
             }

@@ -24,7 +24,7 @@ namespace FlipController.Linux.Redirect;
 // - 5 before dstnat (-100): NAT is decided once, by the first chain that binds, and container engines hook at dstnat.
 // - Marks: other bits than ours are left alone.
 
-/// <summary>A pair's private ports, which are shut to the outside.</summary>
+/// <summary>A pair's private ports, which are shut to the outside; a block of none has no guard.</summary>
 public sealed record NftPair(string Name, PortBlock Blue, PortBlock Green);
 
 /// <summary>The words of the rules, and nothing else: no I/O.</summary>
@@ -67,6 +67,7 @@ internal static class NftRuleset
         // A chain is deleted after whatever jumps to it: a pair's before its generations', as the caller lists them.
         foreach (string chain in removed)
         {
+            Line($"add chain {Table} {chain}"); // so that the rest is right when somebody else took it away
             Line($"flush chain {Table} {chain}");
             Line($"delete chain {Table} {chain}");
         }
@@ -74,9 +75,11 @@ internal static class NftRuleset
 
         void Line(string line) => text.Append(CultureInfo.InvariantCulture, $"{line}\n");
 
-        void Guarded(string pair, string slot, PortBlock ports) => Line(
-            $"add rule {Table} {Guard} iifname != \"lo\" tcp dport {Range(ports)} {OpeningSyn} ct status & dnat == 0 "
-            + $"reject with tcp reset comment \"{Spell(pair)} {slot}\"");
+        void Guarded(string pair, string slot, PortBlock ports)
+        {
+            if (ports.Count > 0) Line($"add rule {Table} {Guard} iifname != \"lo\" tcp dport {Range(ports)} {OpeningSyn} ct status & dnat == 0 "
+                + $"reject with tcp reset comment \"{Spell(pair)} {slot}\"");
+        }
     }
 
     /// <summary>Makes a generation's chain; nothing goes there yet. <c>create</c> fails when it exists.</summary>

@@ -99,10 +99,10 @@ public sealed class PairStore
         : null;
 
     /// <summary>Removes the snapshots nobody may ask for any more.</summary>
-    public void PruneSnapshots(IReadOnlySet<int> needed)
+    public void PruneSnapshots(Func<int, bool> needed)
     {
         foreach (string path in Directory.EnumerateFiles(Path.Combine(_directory, "generations"), "*.json"))
-            if (int.TryParse(Path.GetFileNameWithoutExtension(path), out int number) && !needed.Contains(number)) File.Delete(path);
+            if (int.TryParse(Path.GetFileNameWithoutExtension(path), out int number) && !needed(number)) File.Delete(path);
     }
 }
 

@@ -1,0 +1,126 @@
+using FlipController.Core;
+using FlipController.Core.Machine;
+using FlipController.Linux.Haproxy;
+using FlipController.Linux.Kernel;
+
+namespace FlipController.Daemon;
+
+/// <summary>How generations leave: discarded before they had traffic, retired after, closed when they stay too long.</summary>
+internal sealed class Departure(PairEdge edge)
+{
+    private const int SoftStop = 10, Terminate = 15, Kill = 9; // SIGUSR1, SIGTERM, SIGKILL: signal(7); SIGUSR1 as HAProxy's management.txt, 4
+    private static readonly TimeSpan s_politeEnd = TimeSpan.FromSeconds(3);
+    // A SYN-ACK is sent five times, the last time after 31 s, and given up after 63 (tcp(7), tcp_synack_retries).
+    private static readonly TimeSpan s_longestOpening = TimeSpan.FromSeconds(64);
+
+    /// <summary>
+    /// Soft stop, once nobody is in the middle of opening a connection: what is in SYN_RECV or not accepted yet when a listener closes
+    /// is reset (facts of tcp_migrate_req, ip-sysctl). Then the drain deadline. Posts DrainDue.
+    /// </summary>
+    public async Task RetireAsync(Retire effect, Action<PairEvent> post, CancellationToken stop)
+    {
+        Generation generation = effect.Generation;
+        ProcessIdentity process = ProcessIdentity.Of(generation);
+        long began = edge.Time.GetTimestamp();
+        TimeSpan pause = TimeSpan.FromMilliseconds(20);
+        while (Opening(generation) is { } opening && opening > 0)
+        {
+            if (edge.Time.GetElapsedTime(began) > s_longestOpening)
+            {
+                edge.Log.LogWarning("pair {Pair}: {Generation} stops listening although {Opening} connections are still being opened; their clients will be reset", edge.Name, generation, opening);
+                break;
+            }
+            await Task.Delay(pause, edge.Time, stop);
+            if (pause < TimeSpan.FromMilliseconds(200)) pause *= 2;
+        }
+        process.Signal(SoftStop);
+        Forget(generation.Number);
+        if (edge.Options.Drain.AtDeadline == AtDeadline.Keep) return;
+        TimeSpan left = edge.Options.Drain.Deadline - (edge.Now - effect.Since);
+        if (left > TimeSpan.Zero) await Task.Delay(left, edge.Time, stop);
+        post(new DrainDue(edge.Now, generation.Number));
+    }
+
+    /// <summary>Connections in the middle of being opened towards a generation; null: it is gone.</summary>
+    private int? Opening(Generation generation)
+    {
+        if (!ProcessIdentity.Of(generation).IsAlive || generation.Ports.IsEmpty) return null;
+        PortBlock span = PairEdge.SpanOf(generation);
+        using var sockets = new SockDiag();
+        int halfOpen = sockets.CountByPort(TcpStates.SynReceived, span).Where(p => PairEdge.Owns(generation, p.Key)).Sum(p => p.Value);
+        uint unaccepted = 0;
+        foreach (TcpSocket listener in sockets.Sockets(TcpStates.Listen, span))
+            if (PairEdge.Owns(generation, listener.Local.Port)) unaccepted += listener.ReceiveQueue;
+        // With SYN cookies there is no socket for a half-open connection; conntrack still knows it.
+        using Conntrack? conntrack = Conntrack.Open();
+        int remembered = conntrack?.Count(edge.Mark.ValueOf(generation.Tag), edge.Mark.Mask)?.Opening ?? 0;
+        return halfOpen + (int)unaccepted + remembered;
+    }
+
+    /// <summary>Ends a retired generation: SIGTERM, and SIGKILL when that does not help.</summary>
+    public async Task CloseAsync(Close effect, CancellationToken stop)
+    {
+        edge.Log.LogInformation("pair {Pair}: {Generation} is closed with {Connections} connections: {Why}",
+            edge.Name, effect.Generation, PairEdge.Connections(effect.Generation), effect.Why);
+        await EndAsync(edge, ProcessIdentity.Of(effect.Generation), stop);
+    }
+
+    public Task DiscardAsync(int number, CancellationToken stop) => EndAsync(edge, number, stop);
+
+    /// <summary>Ends what a generation left behind, and removes its chain and files. Nothing there is fine.</summary>
+    public static async Task EndAsync(PairEdge edge, int number, CancellationToken stop)
+    {
+        GenerationPlace place = edge.PlaceOf(number);
+        if (Instance.LeftBehind(place) is { } process) await EndAsync(edge, process, stop);
+        new Departure(edge).Forget(number);
+        place.Remove();
+    }
+
+    private static async Task EndAsync(PairEdge edge, ProcessIdentity process, CancellationToken stop)
+    {
+        var died = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        using var ends = new DeathWatch();
+        ends.Add(process, _ => died.TrySetResult());
+        if (!process.Signal(Terminate)) return;
+        try
+        {
+            await died.Task.WaitAsync(s_politeEnd, edge.Time, stop);
+        }
+        catch (TimeoutException)
+        {
+            process.Signal(Kill);
+        }
+    }
+
+    /// <summary>Removes the generation's chain; while the pair's rule still names it the kernel refuses, and a later sweep does it.</summary>
+    public void Forget(int number)
+    {
+        try
+        {
+            edge.Redirect.RemoveGeneration(edge.Name, number);
+        }
+        catch (KernelException e)
+        {
+            edge.Log.LogDebug("pair {Pair}: the chain of generation {Number} stays for now: {Why}", edge.Name, number, e.Message);
+        }
+    }
+
+    /// <summary>A generation that is gone: its chain, its files.</summary>
+    public void Bury(Generation generation)
+    {
+        edge.Deaths.Remove(ProcessIdentity.Of(generation));
+        Forget(generation.Number);
+        edge.PlaceOf(generation.Number).Remove();
+    }
+
+    /// <summary>At rest: whatever in the kernel and under the runtime directory belongs to no living generation of the pair goes.</summary>
+    public async Task SweepAsync(PairState state, CancellationToken stop)
+    {
+        HashSet<int> known = [.. state.Generations.Select(g => g.Number)];
+        // A higher number is of a flip that began after this look at the state.
+        bool Belongs(int number) => known.Contains(number) || number > state.LastNumber;
+        foreach (int number in edge.Redirect.Generations(edge.Name).Where(n => !Belongs(n))) Forget(number);
+        foreach (int number in GenerationPlace.Numbers(edge.Runtime, edge.Name).Where(n => !Belongs(n))) await EndAsync(edge, number, stop);
+        edge.Store.PruneSnapshots(n => Belongs(n) || n == state.LastGood || n == state.BeforeLast);
+    }
+}

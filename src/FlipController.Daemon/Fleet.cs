@@ -1,0 +1,137 @@
+using System.Collections.Concurrent;
+using FlipController.Core;
+using FlipController.Core.Machine;
+using FlipController.Linux;
+using FlipController.Linux.Kernel;
+using FlipController.Linux.Redirect;
+using FlipController.Linux.State;
+
+namespace FlipController.Daemon;
+
+/// <summary>All pairs of one configuration, and the reload of it. Pairs share the process, the kernel handles and nothing else.</summary>
+internal sealed class Fleet(Configuration configuration, string file, NftRedirect redirect, DeathWatch deaths, TimeProvider time, ILogger log) : IAsyncDisposable
+{
+    private readonly ConcurrentDictionary<string, Pair> _pairs = new(StringComparer.Ordinal);
+    private readonly TaskCompletionSource<string> _broken = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly SemaphoreSlim _oneReload = new(1);
+    private Configuration _configuration = configuration;
+
+    public NoticeBoard Notices { get; } = new();
+
+    public Configuration Configuration => _configuration;
+
+    public IEnumerable<Pair> Pairs => _pairs.Values.OrderBy(p => p.Name, StringComparer.Ordinal);
+
+    /// <summary>Completes with the reason when a pair's loop has ended by an error: only a restart helps then.</summary>
+    public Task<string> Broken => _broken.Task;
+
+    public Pair? Find(string name) => _pairs.GetValueOrDefault(name);
+
+    public async Task StartAsync()
+    {
+        AtomicFile.EnsurePrivateDirectory(_configuration.State);
+        EnsureRuntime(_configuration.Runtime);
+        redirect.EnsureBase([.. _configuration.Pairs.Values.Select(p => NftPairOf(_configuration, p.Name))]);
+        foreach (PairOptions options in _configuration.Pairs.Values) await AddAsync(_configuration, options);
+    }
+
+    /// <summary>Others may pass through to the control socket; what is private has directories of its own.</summary>
+    private static void EnsureRuntime(string path)
+    {
+        const UnixFileMode mode = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute
+            | UnixFileMode.GroupRead | UnixFileMode.GroupExecute | UnixFileMode.OtherRead | UnixFileMode.OtherExecute;
+        Directory.CreateDirectory(path, mode);
+    }
+
+    private async Task AddAsync(Configuration configuration, PairOptions options)
+    {
+        IReadOnlyDictionary<string, int> indexes = PairIndexes.Assign(configuration.State, [.. configuration.Pairs.Keys]);
+        NftPair ports = NftPairOf(configuration, options.Name);
+        var edge = new PairEdge(
+            options, configuration.Runtime, ports.Blue, ports.Green, new ConnectionMark(options.Redirect.MarkMask, indexes[options.Name]),
+            new PairStore(configuration.State, options.Name), redirect, deaths, Notices,
+            service => _pairs.Values.FirstOrDefault(p => p.Name != options.Name && p.Serves(service))?.Name, time, log);
+        var pair = new Pair(edge);
+        await pair.StartAsync();
+        _pairs[options.Name] = pair;
+        _ = WatchOverAsync(pair);
+    }
+
+    private async Task WatchOverAsync(Pair pair)
+    {
+        try
+        {
+            await pair.Work;
+        }
+        catch (OperationCanceledException)
+        {
+            // The pair was told to let go.
+        }
+        catch (Exception e)
+        {
+            log.LogCritical(e, "pair {Pair}: its loop ended by an error; traffic stays where it is", pair.Name);
+            _broken.TrySetResult($"pair {pair.Name}: {e.Message}");
+        }
+    }
+
+    private static NftPair NftPairOf(Configuration configuration, string pair)
+    {
+        PortBlocks blocks = PortBlocks.Of(configuration);
+        return new NftPair(pair, blocks.BlockOf(pair, Slot.Blue), blocks.BlockOf(pair, Slot.Green));
+    }
+
+    /// <summary>
+    /// Reads the configuration file again. Any fault in it, and everything stays as it is. A pair whose options changed is let go
+    /// and taken up again as after a restart; one that is gone is no longer managed, and its HAProxy and rules are left alone.
+    /// </summary>
+    /// <returns>What is wrong with the file; empty when it was taken.</returns>
+    public async Task<IReadOnlyList<string>> ReloadAsync()
+    {
+        await _oneReload.WaitAsync();
+        try
+        {
+            ConfigurationResult read = YamlFile.ReadConfiguration(file);
+            List<string> faults = [.. read.Faults.Select(f => f.ToString())];
+            if (read.Configuration is { } c && (c.State != _configuration.State || c.Runtime != _configuration.Runtime
+                || c.Control != _configuration.Control || c.Metrics != _configuration.Metrics))
+                faults.Add($"{file}: control, metrics, state and runtime change only with a restart of the daemon");
+            if (faults.Count > 0 || read.Configuration is not { } wanted)
+            {
+                foreach (string fault in faults) log.LogError(new EventId(131, "ReloadRefused"), "reload refused, the running configuration stays: {Fault}", fault);
+                return faults;
+            }
+            redirect.EnsureBase([.. wanted.Pairs.Values.Select(p => NftPairOf(wanted, p.Name))]);
+            foreach (Pair pair in _pairs.Values)
+            {
+                if (wanted.Pairs.TryGetValue(pair.Name, out PairOptions? options) && Same(options, pair.Options)) continue;
+                _pairs.TryRemove(pair.Name, out _);
+                await pair.DisposeAsync();
+                if (options is null)
+                    log.LogWarning(new EventId(132, "PairLeft"), "pair {Pair} is no longer configured: its HAProxy and rules stay as they are, unmanaged", pair.Name);
+            }
+            foreach (PairOptions options in wanted.Pairs.Values.Where(o => !_pairs.ContainsKey(o.Name))) await AddAsync(wanted, options);
+            _configuration = wanted;
+            log.LogInformation(new EventId(130, "Reloaded"), "{File} was read again: {Count} pairs", file, wanted.Pairs.Count);
+            return [];
+        }
+        finally
+        {
+            _oneReload.Release();
+        }
+    }
+
+    /// <summary>Records with arrays in them compare by reference; their text tells whether anything differs.</summary>
+    private static bool Same(PairOptions one, PairOptions other) => Text(one) == Text(other);
+
+    private static string Text(PairOptions o) => string.Join('\n', o with
+    {
+        Haproxy = o.Haproxy with { Config = [], AlsoWatch = [] }, Gate = o.Gate with { Probes = [] }, Hooks = new HooksOptions(),
+    }, string.Join('\0', o.Haproxy.Config), string.Join('\0', o.Haproxy.AlsoWatch), string.Join('\0', o.Gate.Probes),
+        string.Join('\0', o.Hooks.Switched), string.Join('\0', o.Hooks.Drained), string.Join('\0', o.Hooks.Failed));
+
+    public async ValueTask DisposeAsync()
+    {
+        foreach (Pair pair in _pairs.Values) await pair.DisposeAsync();
+        _oneReload.Dispose();
+    }
+}

@@ -1,0 +1,45 @@
+using System.Globalization;
+using System.Text;
+using FlipController.Core;
+using FlipController.Core.Machine;
+
+namespace FlipController.Daemon;
+
+/// <summary>The pairs in Prometheus' text format (version 0.0.4).</summary>
+internal static class Metrics
+{
+    public static async Task<string> TextAsync(Fleet fleet, CancellationToken stop)
+    {
+        PairStatus[] pairs = await Task.WhenAll(fleet.Pairs.Select(p => p.StatusAsync(stop)));
+        var text = new StringBuilder();
+        Family("flipcontroller_state", "gauge", "1 for the state a pair is in.", pairs.SelectMany(p => Enum.GetNames<PhaseKind>()
+            .Select(k => k.ToLowerInvariant()).Select(k => ($"pair=\"{p.Name}\",state=\"{k}\"", k == p.State ? 1.0 : 0))));
+        Family("flipcontroller_active_generation", "gauge", "Number of the generation that gets NEW connections.",
+            pairs.Where(p => p.Active is not null).Select(p => ($"pair=\"{p.Name}\",slot=\"{p.Active!.Slot}\"", (double)p.Active.Number)));
+        Family("flipcontroller_fault", "gauge", "1 while something is wrong; flipctl status says what.",
+            pairs.Select(p => ($"pair=\"{p.Name}\"", p.Fault is null ? 0.0 : 1)));
+        Family("flipcontroller_retired_generations", "gauge", "Generations that still have connections.",
+            pairs.Select(p => ($"pair=\"{p.Name}\"", (double)p.Retired.Length)));
+        Family("flipcontroller_connections", "gauge", "Connections of a generation as the kernel's sockets show them.",
+            pairs.SelectMany(p => Roles(p)
+                .Where(r => r.Generation?.Connections.Sockets is not null)
+                .Select(r => ($"pair=\"{p.Name}\",role=\"{r.Role}\",generation=\"{r.Generation!.Number}\"", (double)r.Generation.Connections.Sockets!))));
+        Family("flipcontroller_last_window_seconds", "gauge", "Length of the last switch.",
+            pairs.Where(p => p.LastFlip?.Hold is not null).Select(p => ($"pair=\"{p.Name}\"", p.LastFlip!.Hold!.WindowUs / 1e6)));
+        Family("flipcontroller_flips_total", "counter", "Flips by how they ended, of those the history keeps.",
+            fleet.Pairs.SelectMany(p => p.History().GroupBy(f => f.Outcome).Select(g => ($"pair=\"{p.Name}\",outcome=\"{g.Key}\"", (double)g.Count()))));
+        return text.ToString();
+
+        static IEnumerable<(string Role, GenerationStatus? Generation)> Roles(PairStatus p) =>
+        [
+            ("active", p.Active), ("standby", p.Standby), ("previous", p.Previous),
+            .. p.Retired.Select(r => ("retired", (GenerationStatus?)r)),
+        ];
+
+        void Family(string name, string type, string help, IEnumerable<(string Labels, double Value)> samples)
+        {
+            text.Append(CultureInfo.InvariantCulture, $"# HELP {name} {help}\n# TYPE {name} {type}\n");
+            foreach (var (labels, value) in samples) text.Append(CultureInfo.InvariantCulture, $"{name}{{{labels}}} {value}\n");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+using System.Collections.Immutable;
+using FlipController.Core;
+using FlipController.Core.Machine;
+using FlipController.Linux;
+using FlipController.Linux.Files;
+using FlipController.Linux.Haproxy;
+using FlipController.Linux.Kernel;
+using FlipController.Linux.Redirect;
+using FlipController.Linux.State;
+
+namespace FlipController.Daemon;
+
+/// <summary>One managed pair: its loop, its effects, and the watch on its files.</summary>
+internal sealed class Pair : IAsyncDisposable
+{
+    private static readonly TimeSpan s_observation = TimeSpan.FromSeconds(1);
+    private readonly PairEdge _edge;
+    private readonly PairLoop _loop;
+    private readonly PairEffects _effects;
+    private readonly CancellationTokenSource _stop = new();
+    private Task _work = Task.CompletedTask;
+    private string? _unreadable;
+
+    public Pair(PairEdge edge)
+    {
+        _edge = edge;
+        PairState saved = edge.Store.Read() ?? PairState.Initial(edge.Name);
+        _loop = new PairLoop(saved, edge.Store.Save, RunEffectAsync, edge.Notices, edge.Log);
+        _effects = new PairEffects(edge, () => _loop.State, _loop.Post, _loop.Complete);
+    }
+
+    public string Name => _edge.Name;
+
+    public PairOptions Options => _edge.Options;
+
+    public PairState State => _loop.State;
+
+    /// <summary>Ends only with the pair, or with the error that ended it.</summary>
+    public Task Work => _work;
+
+    public bool Serves(Service service) => State.Generations.Any(g => g.Ports.Any(p => p.Service == service));
+
+    /// <summary>Looks at what is, tells the machine, and goes on from there.</summary>
+    public async Task StartAsync()
+    {
+        PairState saved = _loop.State;
+        var alive = ImmutableHashSet.CreateBuilder<int>();
+        foreach (Generation generation in saved.Generations)
+            if (await IsFoundAsync(generation)) alive.Add(generation.Number);
+        ImmutableSortedSet<int> chains = _edge.Redirect.Generations(Name);
+        foreach (Generation generation in new[] { saved.Active, saved.Phase.Standby, saved.Phase.Previous }.OfType<Generation>())
+            if (alive.Contains(generation.Number) && !chains.Contains(generation.Number))
+                _edge.Redirect.AddGeneration(Name, generation.Number, _edge.Mark.ValueOf(generation.Tag), _edge.Mark.Mask, generation.Ports);
+        int? redirectTo = _edge.Redirect.ReadActive(Name);
+        if (saved.Phase is not Cold)
+            _edge.Log.LogInformation(new EventId(120, "Observed"), "pair {Pair}: was {Phase}, found generations [{Alive}] alive, the rule names {Redirect}",
+                Name, saved.Phase.Name, string.Join(", ", alive.Order()), redirectTo?.ToString() ?? "none");
+        _loop.Post(new Restarted(_edge.Now, alive.ToImmutable(), redirectTo, _edge.Options.Drain.MaxRetired));
+        foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) _effects.Follow(generation);
+        Task loop = Task.Run(() => _loop.RunAsync(_stop.Token));
+        Task files = _edge.Options.Haproxy.Watch ? Task.Run(() => WatchFilesAsync(_stop.Token)) : Task.CompletedTask;
+        _work = Task.WhenAll(loop, files);
+    }
+
+    /// <summary>Alive is: this pid with this start time since this boot, and its admin socket answers with the same pid.</summary>
+    private async Task<bool> IsFoundAsync(Generation generation)
+    {
+        ProcessIdentity identity = ProcessIdentity.Of(generation);
+        if (!identity.IsAlive) return false;
+        try
+        {
+            HaproxyInfo info = await new AdminSocket(_edge.PlaceOf(generation.Number).AdminSocket, s_observation).ShowInfoAsync(_stop.Token);
+            return info.Pid == generation.Pid;
+        }
+        catch (FlipException)
+        {
+            // Its socket is mute, but the process is the one that was started with this generation's own pid file: it has connections.
+            return Instance.LeftBehind(_edge.PlaceOf(generation.Number)) == identity;
+        }
+    }
+
+    private async ValueTask RunEffectAsync(Effect effect)
+    {
+        await _effects.RunAsync(effect);
+        if (_loop.State.Phase is Steady && effect is Record or Retire or Drained) _effects.Sweep(_loop.State);
+    }
+
+    private async Task WatchFilesAsync(CancellationToken stop)
+    {
+        using var changes = new FileChanges(_edge.Options.Haproxy, _edge.Time);
+        await changes.RunAsync(
+            State.Active?.ContentSha256,
+            snapshot =>
+            {
+                Volatile.Write(ref _unreadable, null);
+                _loop.Post(new FlipAsked(_edge.Now, new FlipWish(
+                    FlipTrigger.Files, $"{string.Join(", ", _edge.Options.Haproxy.Config)} changed", false, snapshot.ContentSha256, null, [])));
+            },
+            why =>
+            {
+                Volatile.Write(ref _unreadable, why);
+                _edge.Log.LogWarning(new EventId(121, "Unreadable"), "pair {Pair}: {Why}; nothing is flipped until it can be read", Name, why);
+                _edge.Notices.Post(new PairNotice(_edge.Now, Name, "fault", State.Phase.Name, why));
+            },
+            stop);
+    }
+
+    public Task<FlipRecord> FlipAsync(FlipRequest request) => _loop.AskAsync(id => new FlipAsked(
+        _edge.Now, new FlipWish(FlipTrigger.Operator, request.Reason, request.AllowDrop, null, null, [id])));
+
+    public Task<FlipRecord> RollbackAsync(RollbackRequest request) => _loop.AskAsync(id => new RollbackAsked(_edge.Now, request.Reason, id));
+
+    public ImmutableArray<FlipRecord> History() => _edge.Store.History();
+
+    public async Task<PairStatus> StatusAsync(CancellationToken stop)
+    {
+        PairState s = State;
+        GenerationStatus? active = await AboutAsync(s.Active, null, stop);
+        GenerationStatus? standby = await AboutAsync(s.Phase.Standby, null, stop);
+        GenerationStatus? previous = await AboutAsync(s.Phase.Previous, null, stop);
+        var retired = ImmutableArray.CreateBuilder<GenerationStatus>();
+        foreach (RetiredGeneration r in s.Retired)
+            retired.Add((await AboutAsync(r.Generation, Options.Drain.AtDeadline == AtDeadline.Close ? r.At + Options.Drain.Deadline : null, stop))!);
+        UndoWindow? undo = s.Phase switch { Watching w => w.Undo, Preparing p => p.Undo, _ => null };
+        return new PairStatus(
+            Name, s.Phase.Name, active, standby, previous, retired.ToImmutable(), s.Pending is not null,
+            new RedirectStatus("nftables", _edge.Redirect.ReadActive(Name)),
+            new HoldStatus(Options.Hold.Method.ToString().ToLowerInvariant(), "none", "the switch is one transaction, which loses nothing without a hold"),
+            s.LastFlip, undo is null ? null : undo.Since + Options.Watch.Undo, s.Fault ?? Volatile.Read(ref _unreadable),
+            s.Active is null ? [] : Instance.Warnings(_edge.PlaceOf(s.Active.Number)));
+    }
+
+    private async Task<GenerationStatus?> AboutAsync(Generation? g, DateTimeOffset? closes, CancellationToken stop)
+    {
+        if (g is null) return null;
+        int? haproxy = null;
+        try
+        {
+            haproxy = (int)(await new AdminSocket(_edge.PlaceOf(g.Number).AdminSocket, s_observation).ShowInfoAsync(stop)).CurrConns;
+        }
+        catch (FlipException)
+        {
+            // A witness that cannot be asked is shown as such.
+        }
+        using Conntrack? conntrack = Conntrack.Open();
+        return new GenerationStatus(
+            g.Slot.Name(), g.Number, g.Pid, g.ConfigSha256, g.Since, g.Ports.ToImmutableSortedDictionary(p => p.Service.ToString(), p => p.PrivatePort),
+            new ConnectionCounts(conntrack?.Count(_edge.Mark.ValueOf(g.Tag), _edge.Mark.Mask)?.Live, PairEdge.Connections(g), haproxy), g.Version, closes);
+    }
+
+    /// <summary>What a flip now would start.</summary>
+    public RenderReport Render(Slot slot)
+    {
+        Snapshot snapshot = _effects.Start.ReadFiles();
+        RenderedConfiguration rendered = _effects.Start.Render(snapshot, _edge.PlaceOf(State.LastNumber + 1), slot);
+        return new RenderReport(Name, slot.Name(), [.. rendered.Files.Select(f => new RenderedText(f.Path, f.Source, System.Text.Encoding.UTF8.GetString(f.Content)))]);
+    }
+
+    /// <summary>What a flip now would change. Nothing is touched: HAProxy reads a copy in a directory that is removed again.</summary>
+    public async Task<PlanReport> PlanAsync(CancellationToken stop)
+    {
+        PairState s = State;
+        Slot slot = s.Active?.Slot.Other() ?? Slot.Blue;
+        var problems = ImmutableArray.CreateBuilder<string>();
+        Snapshot? snapshot = null;
+        RenderedConfiguration? rendered = null;
+        var place = new GenerationPlace(Path.Combine(_edge.Runtime, ".plan"), Name, s.LastNumber + 1);
+        try
+        {
+            snapshot = _effects.Start.ReadFiles();
+            rendered = _effects.Start.Render(snapshot, place, slot);
+            _effects.Start.RefuseTaken(rendered, s.Active);
+            AtomicFile.EnsurePrivateDirectory(place.Runtime);
+            var instance = new Instance(Options.Haproxy.Binary, rendered, place, Path.GetDirectoryName(snapshot.Files[0].Path)!);
+            instance.WriteFiles();
+            if (await instance.CheckAsync(stop) is { } rejected) problems.Add($"HAProxy rejects the configuration: {rejected}");
+        }
+        catch (FlipException e)
+        {
+            problems.Add(e.Message);
+        }
+        finally
+        {
+            place.Remove();
+        }
+        HashSet<Service> now = [.. s.Active?.Ports.Select(p => p.Service) ?? []], then = [.. rendered?.Services.Select(p => p.Service) ?? []];
+        if (rendered is not null && Options.Gate.DroppedServices == DroppedServices.Refuse && now.Except(then).Any())
+            problems.Add("front addresses would be dropped, which is refused without --allow-drop (gate.dropped_services)");
+        return new PlanReport(
+            Name, snapshot?.ContentSha256 != s.Active?.ContentSha256, slot.Name(),
+            rendered is null ? [] : Texts(then.Except(now)), rendered is null ? [] : Texts(now.Except(then)), Texts(now.Intersect(then)),
+            snapshot is null ? "" : await DiffAsync(s.Active is { } a ? _edge.Store.ReadSnapshot(a.Number) : null, snapshot, stop),
+            rendered is null ? "" : Rules(s.Active, "-") + Rules(rendered.Services, s.LastNumber + 1, _edge.Mark.NextTag(s.LastNumber + 1, s.Generations.Select(g => g.Tag).ToHashSet()), "+"),
+            problems.ToImmutable());
+
+        static ImmutableArray<string> Texts(IEnumerable<Service> services) => [.. services.Select(t => t.ToString()).Order(StringComparer.Ordinal)];
+    }
+
+    private string Rules(Generation? g, string sign) => g is null ? "" : Rules(g.Ports, g.Number, g.Tag, sign);
+
+    private string Rules(ImmutableArray<ServicePort> ports, int number, int tag, string sign) => string.Concat(
+        NftRedirect.Describe(Name, number, _edge.Mark.ValueOf(tag), _edge.Mark.Mask, ports)
+            .Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(l => $"{sign} {l}\n"));
+
+    private async Task<string> DiffAsync(Snapshot? before, Snapshot after, CancellationToken stop)
+    {
+        string directory = Path.Combine(_edge.Runtime, ".plan", $"{Name}-{Guid.NewGuid():N}");
+        AtomicFile.EnsurePrivateDirectory(directory);
+        try
+        {
+            string result = "";
+            foreach (string path in (before?.Files ?? []).Concat(after.Files).Select(f => f.Path).Distinct())
+            {
+                string one = Path.Combine(directory, "active"), other = Path.Combine(directory, "disk");
+                AtomicFile.Write(one, before?.Files.FirstOrDefault(f => f.Path == path)?.Content ?? []);
+                AtomicFile.Write(other, after.Files.FirstOrDefault(f => f.Path == path)?.Content ?? []);
+                // diff(1) exits 1 when there is a difference.
+                result += (await new ChildProcess("diff", ["-u", "--label", $"{path} (active)", "--label", $"{path} (on disk)", one, other]).RunAsync(stop)).StandardOutput;
+            }
+            return result;
+        }
+        finally
+        {
+            Directory.Delete(directory, recursive: true);
+        }
+    }
+
+    /// <summary>The controller lets go; HAProxys and rules stay as they are.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        await _stop.CancelAsync();
+        try
+        {
+            await _work;
+        }
+        catch (OperationCanceledException)
+        {
+            // That was asked for.
+        }
+        await _effects.DisposeAsync();
+        _stop.Dispose();
+    }
+}

@@ -1,0 +1,45 @@
+using FlipController.Core;
+using FlipController.Linux.Haproxy;
+using FlipController.Linux.Kernel;
+using FlipController.Linux.Redirect;
+using FlipController.Linux.State;
+
+namespace FlipController.Daemon;
+
+/// <summary>What the effects of one pair work with.</summary>
+/// <param name="ServedElsewhere">Names the other pair that has this front address, null when none has.</param>
+internal sealed record PairEdge(
+    PairOptions Options, string Runtime, PortBlock Blue, PortBlock Green, ConnectionMark Mark, PairStore Store,
+    NftRedirect Redirect, DeathWatch Deaths, NoticeBoard Notices, Func<Service, string?> ServedElsewhere, TimeProvider Time, ILogger Log)
+{
+    public string Name => Options.Name;
+
+    public DateTimeOffset Now => Time.GetUtcNow();
+
+    public GenerationPlace PlaceOf(int number) => new(Runtime, Name, number);
+
+    public AdminSocket AdminOf(Generation generation) => new(PlaceOf(generation.Number).AdminSocket);
+
+    public PortBlock BlockOf(Slot slot) => slot switch { Slot.Blue => Blue, Slot.Green => Green };
+
+    public static string Holds(Generation? active) => active is null
+        ? "nothing serves yet"
+        : $"NEW connections go on to {active}, which was not touched";
+
+    /// <summary>Established connections on a generation's private ports.</summary>
+    public static int Connections(Generation generation)
+    {
+        if (generation.Ports.IsEmpty) return 0;
+        using var sockets = new SockDiag();
+        return sockets.CountByPort(TcpStates.Live, SpanOf(generation)).Where(p => Owns(generation, p.Key)).Sum(p => p.Value);
+    }
+
+    /// <summary>The smallest run of ports with all of a generation's: what the kernel filters by.</summary>
+    public static PortBlock SpanOf(Generation generation)
+    {
+        int first = generation.Ports.Min(p => p.PrivatePort), last = generation.Ports.Max(p => p.PrivatePort);
+        return new PortBlock(first, last - first + 1);
+    }
+
+    public static bool Owns(Generation generation, int port) => generation.Ports.Any(p => p.PrivatePort == port);
+}

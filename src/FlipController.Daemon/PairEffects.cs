@@ -1,0 +1,200 @@
+using System.Collections.Concurrent;
+using System.Collections.Immutable;
+using FlipController.Core;
+using FlipController.Core.Machine;
+using FlipController.Linux.Gate;
+using FlipController.Linux.Kernel;
+using FlipController.Linux.Redirect;
+
+namespace FlipController.Daemon;
+
+/// <summary>
+/// Carries out what the machine orders. The switch is done at once, inside the loop; what takes long runs beside it under a key and
+/// posts its result, and a new order with the same key replaces the old.
+/// </summary>
+internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<PairEvent> post, Action<Answer> answer) : IAsyncDisposable
+{
+    private static readonly TimeSpan s_firstRetry = TimeSpan.FromMilliseconds(500), s_longestRetry = TimeSpan.FromSeconds(30);
+    private readonly CancellationTokenSource _stop = new();
+    private readonly ConcurrentDictionary<string, Running> _running = new();
+    private readonly StandbyStart _start = new(edge);
+    private readonly Departure _departure = new(edge);
+    private readonly UndoWatch _undo = new(edge);
+    private readonly Hooks _hooks = new(edge);
+    private readonly Gate _gate = new(edge.Options.Gate, edge.Time);
+
+    public StandbyStart Start => _start;
+
+    public ValueTask RunAsync(Effect effect)
+    {
+        switch (effect)
+        {
+            case Prepare prepare:
+                HashSet<int> tags = [.. state().Generations.Select(g => g.Tag)];
+                Beside(PrepareKey(prepare.Run.Number), async stop =>
+                {
+                    PairEvent e = await _start.RunAsync(prepare, tags, stop);
+                    if (e is Prepared prepared) Follow(prepared.Generation);
+                    post(e);
+                });
+                break;
+            case Prove prove:
+                Beside("prove", stop => ProveAsync(prove, stop));
+                break;
+            case Switch order:
+                post(SwitchNow(order));
+                break;
+            case Watch watch:
+                Beside("watch", stop => _undo.RunAsync(watch, post, stop));
+                break;
+            case Unwatch:
+                Cease("watch");
+                break;
+            case Discard discard:
+                if (state().Phase.Standby?.Number != discard.Number) Cease($"retire {discard.Number}");
+                Beside($"end {discard.Number}", stop => _departure.DiscardAsync(discard.Number, stop));
+                break;
+            case Retire retire:
+                Beside($"retire {retire.Generation.Number}", stop => _departure.RetireAsync(retire, post, stop));
+                break;
+            case Close close:
+                edge.Notices.Post(new PairNotice(edge.Now, edge.Name, "progress", state().Phase.Name, $"{close.Generation} is closed: {close.Why}"));
+                Beside($"end {close.Generation.Number}", stop => _departure.CloseAsync(close, stop));
+                break;
+            case Drained drained:
+                Cease($"retire {drained.Generation.Number}");
+                _departure.Bury(drained.Generation);
+                edge.Notices.Post(new PairNotice(edge.Now, edge.Name, "drained", state().Phase.Name, $"{drained.Generation} has drained and is gone"));
+                Beside($"hook drained {drained.Generation.Number}", stop => _hooks.DrainedAsync(drained.Generation, stop));
+                break;
+            case Record record:
+                Write(record.Flip);
+                break;
+            case Answer told:
+                answer(told);
+                break;
+            case RetryLater later:
+                Beside("retry", async stop =>
+                {
+                    TimeSpan pause = s_firstRetry * Math.Pow(2, Math.Min(later.Attempt - 1, 10));
+                    await Task.Delay(pause < s_longestRetry ? pause : s_longestRetry, edge.Time, stop);
+                    post(new RetryDue(edge.Now, later.Ticket));
+                });
+                break;
+        }
+        return ValueTask.CompletedTask;
+    }
+
+    /// <summary>From now on its death is an event.</summary>
+    public void Follow(Generation generation) => edge.Deaths.Add(ProcessIdentity.Of(generation), _ =>
+        post(new GenerationDied(edge.Now, generation.Number, $"died (process {generation.Pid})")));
+
+    private async Task ProveAsync(Prove prove, CancellationToken stop)
+    {
+        string? why = await _gate.ProveAsync(
+            prove.Candidate, edge.AdminOf(prove.Candidate), prove.Against is { } active ? edge.AdminOf(active) : null,
+            question => edge.Notices.Post(new PairNotice(edge.Now, edge.Name, "progress", "gating", $"{prove.Candidate} must show that {question}")), stop);
+        post(why is null
+            ? new GatePassed(edge.Now, prove.Candidate.Number)
+            : new GateFailed(edge.Now, prove.Candidate.Number, $"{why}; {PairEdge.Holds(prove.Against)}."));
+    }
+
+    private PairEvent SwitchNow(Switch order)
+    {
+        try
+        {
+            ProcessIdentity.Of(order.To).SetNiceness(0);
+            int? stayed = order.From is { } from ? PairEdge.Connections(from) : null;
+            using NftRedirect.PreparedSwitch prepared = edge.Redirect.PrepareSwitch(edge.Name, order.To.Number);
+            prepared.Rehearse();
+            // The hot window: one call, nothing else.
+            int refused = prepared.Commit();
+            return refused == 0
+                ? new Switched(edge.Now, order.To.Number, new HoldReport("none", (long)prepared.Elapsed.TotalMicroseconds, 0, 0), stayed)
+                : new SwitchFailed(edge.Now, order.To.Number, Sentence(order, prepared.Failure().Message));
+        }
+        catch (FlipException e)
+        {
+            return new SwitchFailed(edge.Now, order.To.Number, Sentence(order, e.Message));
+        }
+    }
+
+    private static string Sentence(Switch order, string why) => $"NEW connections could not be moved to {order.To}: {why}; {PairEdge.Holds(order.From)}.";
+
+    private void Write(FlipRecord flip)
+    {
+        try
+        {
+            edge.Store.Append(flip);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            edge.Log.LogError("pair {Pair}: flip {Flip} cannot be written to the history: {Why}", edge.Name, flip.Id, e.Message);
+        }
+        string text = flip.Outcome switch
+        {
+            "done" => $"flip {flip.Id}: NEW connections go to generation {flip.To} (window {flip.Hold?.WindowUs} us, {flip.OldSideConnections ?? 0} connections stay on the old side)",
+            _ => $"flip {flip.Id} {flip.Outcome}: {flip.Error ?? flip.Reason}",
+        };
+        edge.Log.Log(flip.Outcome is "failed" or "returned" ? LogLevel.Warning : LogLevel.Information, new EventId(111, "Flip"), "pair {Pair}: {Flip}", edge.Name, text);
+        edge.Notices.Post(new PairNotice(edge.Now, edge.Name, "flip", state().Phase.Name, text, flip));
+        Slot? slot = state().Active?.Slot;
+        Beside($"hook {flip.Id} {flip.Outcome}", stop => _hooks.FlippedAsync(flip, slot, stop));
+    }
+
+    /// <summary>At rest, removes what belongs to nobody.</summary>
+    public void Sweep(PairState now) => Beside("sweep", stop => _departure.SweepAsync(now, stop));
+
+    private void Beside(string key, Func<CancellationToken, Task> work)
+    {
+        Cease(key);
+        var running = new Running(CancellationTokenSource.CreateLinkedTokenSource(_stop.Token));
+        _running[key] = running;
+        running.Task = Task.Run(() => CarryAsync(key, running, work));
+    }
+
+    private async Task CarryAsync(string key, Running running, Func<CancellationToken, Task> work)
+    {
+        try
+        {
+            await work(running.Stop.Token);
+        }
+        catch (OperationCanceledException) when (running.Stop.IsCancellationRequested)
+        {
+            // Replaced, or the daemon stops: whoever cancelled knows.
+        }
+        catch (Exception e)
+        {
+            // A task of ours must not vanish with its reason, nor leave the machine waiting for it.
+            edge.Log.LogError(e, "pair {Pair}: {Work} failed unexpectedly", edge.Name, key);
+            if (state().Phase is Gating gating && key == "prove")
+                post(new GateFailed(edge.Now, gating.Candidate.Number, $"the gate failed unexpectedly: {e.Message}"));
+            if (state().Phase is Preparing preparing && key == PrepareKey(preparing.Run.Number))
+                post(new PrepareFailed(edge.Now, preparing.Run.Number, $"the standby failed unexpectedly: {e.Message}"));
+        }
+        finally
+        {
+            _running.TryRemove(new KeyValuePair<string, Running>(key, running));
+        }
+    }
+
+    private static string PrepareKey(int number) => $"prepare {number}";
+
+    private void Cease(string key)
+    {
+        if (_running.TryRemove(key, out Running? old)) old.Stop.Cancel();
+    }
+
+    private sealed class Running(CancellationTokenSource stop)
+    {
+        public CancellationTokenSource Stop { get; } = stop;
+        public Task Task { get; set; } = Task.CompletedTask;
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        await _stop.CancelAsync();
+        await Task.WhenAll(_running.Values.Select(r => r.Task).ToImmutableArray());
+        _stop.Dispose();
+    }
+}

@@ -1,0 +1,130 @@
+using System.Collections.Immutable;
+using System.Net;
+using FlipController.Core;
+using FlipController.Core.Machine;
+using FlipController.Linux.Files;
+using FlipController.Linux.Haproxy;
+using FlipController.Linux.Kernel;
+using FlipController.Linux.State;
+
+namespace FlipController.Daemon;
+
+/// <summary>From the user's files to a standby that is up: read, render, validate, start. Nothing that has traffic is touched.</summary>
+internal sealed class StandbyStart(PairEdge edge)
+{
+    private readonly WatchedFiles _files = new(edge.Options.Haproxy);
+
+    /// <summary>Prepared or PrepareFailed; a failure leaves nothing behind.</summary>
+    public async Task<PairEvent> RunAsync(Prepare effect, IReadOnlySet<int> livingTags, CancellationToken stop)
+    {
+        FlipRun run = effect.Run;
+        GenerationPlace place = edge.PlaceOf(run.Number);
+        try
+        {
+            Snapshot snapshot = Content(run);
+            if (run.Wish.Trigger == FlipTrigger.Files && snapshot.ContentSha256 == effect.Active?.ContentSha256)
+                return new PrepareFailed(edge.Now, run.Number, "nothing relevant changed", Unchanged: true);
+            RenderedConfiguration rendered = Render(snapshot, place, run.Slot);
+            RefuseDropped(rendered, effect.Active, run.Wish.AllowDrop);
+            RefuseTaken(rendered, effect.Active);
+            var instance = new Instance(edge.Options.Haproxy.Binary, rendered, place, WorkingDirectory(snapshot));
+            instance.WriteFiles();
+            if (await instance.CheckAsync(stop) is { } rejected) throw new FlipException($"HAProxy rejects the configuration: {rejected}");
+            HaproxyVersion version = await HaproxyBinary.VersionAsync(edge.Options.Haproxy.Binary, stop);
+            edge.Store.SaveSnapshot(run.Number, snapshot);
+            ProcessIdentity process = await instance.StartAsync(stop);
+            var generation = new Generation(
+                run.Number, run.Slot, process.Pid, process.StartTicks, process.BootId, snapshot.ConfigSha256, snapshot.ContentSha256,
+                edge.Now, rendered.Services, edge.Mark.NextTag(run.Number, livingTags), version.Text);
+            edge.Redirect.RemoveGeneration(edge.Name, run.Number);
+            edge.Redirect.AddGeneration(edge.Name, run.Number, edge.Mark.ValueOf(generation.Tag), edge.Mark.Mask, generation.Ports);
+            return new Prepared(edge.Now, generation);
+        }
+        catch (Exception e) when (e is FlipException or IOException or UnauthorizedAccessException)
+        {
+            await Departure.EndAsync(edge, run.Number, CancellationToken.None);
+            return new PrepareFailed(edge.Now, run.Number, $"generation {run.Number} could not be made: {e.Message}; {PairEdge.Holds(effect.Active)}.");
+        }
+    }
+
+    private Snapshot Content(FlipRun run) => run.Wish.FromGeneration is { } number
+        ? edge.Store.ReadSnapshot(number) ?? throw new FlipException($"the configuration of generation {number} is no longer kept")
+        : _files.Read();
+
+    /// <summary>The copy for a slot: what a flip would start, and what `render` and `plan` show.</summary>
+    public RenderedConfiguration Render(Snapshot snapshot, GenerationPlace place, Slot slot)
+    {
+        PortBlock block = edge.BlockOf(slot);
+        using var sockets = new SockDiag();
+        // A warm or retiring generation may still listen in the slot: its ports are left alone, so it never stands in the way.
+        HashSet<int> taken = [.. sockets.Sockets(TcpStates.Listen, block).Select(s => s.Local.Port)];
+        ProjectionResult result = Projection.Render(
+            [.. snapshot.Files.Select(f => new SourceFile(f.Path, f.Content))],
+            new SlotPlace(place.Directory, place.AdminSocket, block, taken, Dns.GetHostName()));
+        return result.Configuration
+            ?? throw new FlipException(string.Join(" | ", result.Faults.Select(f => $"{f.File}:{f.Line}: {f.Message}")));
+    }
+
+    public Snapshot ReadFiles() => _files.Read();
+
+    private static string WorkingDirectory(Snapshot snapshot) => Path.GetDirectoryName(snapshot.Files[0].Path)!;
+
+    /// <summary>A front address that goes away refuses its clients from the next instant on: only somebody's word makes that right.</summary>
+    private void RefuseDropped(RenderedConfiguration rendered, Generation? active, bool allowed)
+    {
+        if (allowed || edge.Options.Gate.DroppedServices == DroppedServices.Allow) return;
+        ImmutableArray<Service> dropped = Dropped(rendered, active);
+        if (!dropped.IsEmpty)
+            throw new FlipException(
+                $"the configuration no longer serves {string.Join(", ", dropped)}, whose clients would be refused; "
+                + $"say `flipctl flip {edge.Name} --allow-drop` if that is meant (gate.dropped_services)");
+    }
+
+    public static ImmutableArray<Service> Dropped(RenderedConfiguration rendered, Generation? active) => active is null
+        ? []
+        : [.. active.Ports.Select(p => p.Service).Except(rendered.Services.Select(p => p.Service))];
+
+    /// <summary>A front address that somebody else serves would be taken away from it by the redirect, silently: refused by name.</summary>
+    public void RefuseTaken(RenderedConfiguration rendered, Generation? active)
+    {
+        Service[] added = [.. rendered.Services.Select(p => p.Service).Except(active?.Ports.Select(p => p.Service) ?? [])];
+        if (added.Length == 0) return;
+        using var sockets = new SockDiag();
+        IReadOnlyList<TcpSocket> listeners = sockets.Listeners();
+        foreach (Service service in added)
+        {
+            if (edge.ServedElsewhere(service) is { } pair)
+                throw new FlipException($"the front address {service} belongs to pair {pair} already; one address has one pair");
+            if (listeners.FirstOrDefault(l => l.Local.Port == service.Port && Overlap(l, service)) is { } other)
+                throw new FlipException(
+                    $"the front address {service} is in use: {Owner(other)} listens on {other.Local} and would lose its NEW connections; stop it first");
+        }
+    }
+
+    private static bool Overlap(TcpSocket listener, Service service)
+    {
+        IPAddress address = listener.Local.Address;
+        bool v4 = address.AddressFamily == System.Net.Sockets.AddressFamily.InterNetwork || (address.Equals(IPAddress.IPv6Any) && listener.V6Only != true);
+        bool v6 = address.AddressFamily == System.Net.Sockets.AddressFamily.InterNetworkV6;
+        if (address.Equals(service.Address)) return true;
+        bool wild = address.Equals(IPAddress.Any) || address.Equals(IPAddress.IPv6Any);
+        return (wild || service.IsWildcard) && ((v4 && service.CoversIPv4) || (v6 && service.CoversIPv6));
+    }
+
+    private static string Owner(TcpSocket socket)
+    {
+        foreach (string directory in Directory.EnumerateDirectories("/proc"))
+        {
+            if (!int.TryParse(Path.GetFileName(directory), out int pid) || !ProcessSockets.Inodes(pid).Contains(socket.Inode)) continue;
+            try
+            {
+                return $"{File.ReadAllText($"/proc/{pid}/comm").Trim()} (process {pid})";
+            }
+            catch (IOException)
+            {
+                return $"process {pid}";
+            }
+        }
+        return "another process";
+    }
+}

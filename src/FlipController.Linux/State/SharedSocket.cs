@@ -1,0 +1,44 @@
+using System.Globalization;
+using System.Runtime.InteropServices;
+
+namespace FlipController.Linux.State;
+
+/// <summary>A unix socket that its owner and one group may use, and nobody else at any instant.</summary>
+public static partial class SharedSocket
+{
+    private const uint OwnerOnly = 0x7f; // 0177, umask(2)
+
+    /// <summary>Runs what makes the socket with everybody else shut out, then lets the group in; without such a group, nobody.</summary>
+    public static async Task MakeAsync(string path, string group, Func<Task> make)
+    {
+        uint before = SetMask(OwnerOnly);
+        try
+        {
+            await make();
+        }
+        finally
+        {
+            _ = SetMask(before);
+        }
+        if (GroupId(group) is { } id && ChangeOwner(path, uint.MaxValue, id) == 0)
+            File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.GroupRead | UnixFileMode.GroupWrite);
+    }
+
+    /// <summary>From group(5); null when this host has no such group.</summary>
+    private static uint? GroupId(string name)
+    {
+        if (!File.Exists("/etc/group")) return null;
+        foreach (string line in File.ReadLines("/etc/group"))
+        {
+            string[] fields = line.Split(':');
+            if (fields.Length > 2 && fields[0] == name && uint.TryParse(fields[2], NumberStyles.None, CultureInfo.InvariantCulture, out uint id)) return id;
+        }
+        return null;
+    }
+
+    [LibraryImport("libc", EntryPoint = "umask")]
+    private static partial uint SetMask(uint mask);
+
+    [LibraryImport("libc", EntryPoint = "chown", StringMarshalling = StringMarshalling.Utf8)]
+    private static partial int ChangeOwner(string path, uint owner, uint group);
+}

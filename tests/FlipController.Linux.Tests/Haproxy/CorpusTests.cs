@@ -1,0 +1,67 @@
+using System.Security.Cryptography;
+using System.Security.Cryptography.X509Certificates;
+using System.Text;
+using System.Text.RegularExpressions;
+using FlipController.Core;
+using FlipController.Linux.Haproxy;
+using Xunit;
+
+namespace FlipController.Linux.Tests.Haproxy;
+
+/// <summary>The corpus through the projection and the real <c>haproxy -c</c>.</summary>
+public sealed class CorpusTests
+{
+    private const string LocalPeer = "localnode";
+
+    internal static readonly string Folder = Path.Combine(AppContext.BaseDirectory, "Haproxy", "corpus");
+
+    public static TheoryData<string> Files => [.. Directory.GetFiles(Folder, "*.cfg").Select(f => Path.GetFileName(f)).Order()];
+
+    [Fact]
+    public void The_corpus_is_there() => Assert.True(Files.Count >= 25);
+
+    [Theory(Timeout = 60_000)]
+    [MemberData(nameof(Files))]
+    public async Task A_copy_is_valid_and_brings_no_new_warning(string name)
+    {
+        CancellationToken cancellation = TestContext.Current.CancellationToken;
+        using var directory = new TemporaryDirectory();
+        Provide(directory);
+        string original = directory.File(name);
+        byte[] content = await File.ReadAllBytesAsync(Path.Combine(Folder, name), cancellation);
+        await File.WriteAllBytesAsync(original, content, cancellation);
+        // -L beside a localpeer line is a warning of its own.
+        string[] peer = Encoding.UTF8.GetString(content).Contains("localpeer", StringComparison.Ordinal) ? [] : ["-L", LocalPeer];
+        ChildOutcome before = await new ChildProcess("haproxy", ["-c", .. peer, "-f", original]) { WorkingDirectory = directory.Path }.RunAsync(cancellation);
+        Assert.True(before.ExitCode == 0, before.Output);
+
+        var place = new SlotPlace(directory.File("slot"), directory.File("slot/admin.sock"), new PortBlock(21000, 1000), new HashSet<int>(), LocalPeer);
+        ProjectionResult result = Projection.Render([new SourceFile(original, content)], place);
+        Assert.Empty(result.Faults);
+        RenderedConfiguration copy = result.Configuration!;
+        Directory.CreateDirectory(place.Directory);
+        foreach (RenderedFile file in copy.Files) await File.WriteAllBytesAsync(file.Path, file.Content, cancellation);
+        HaproxyCheck after = await HaproxyBinary.CheckAsync("haproxy", copy.Files.Select(f => f.Path), copy.LocalPeer, directory.Path, cancellation);
+
+        Assert.True(after.Verdict == HaproxyVerdict.Valid, after.Output);
+        Assert.Equal(Warnings(before.Output), Warnings(copy.Explain(after.Output)));
+    }
+
+    private static IEnumerable<string> Warnings(string output) =>
+        output.Split('\n').Where(l => l.StartsWith("[WARNING]", StringComparison.Ordinal) || l.StartsWith("[ALERT]", StringComparison.Ordinal))
+            .Select(l => Regex.Replace(l, @"\(\d+\)", "(pid)")).Order();
+
+    private static void Provide(TemporaryDirectory directory)
+    {
+        foreach (string file in Directory.GetFiles(Folder, "*", SearchOption.AllDirectories))
+        {
+            string target = directory.File(Path.GetRelativePath(Folder, file));
+            Directory.CreateDirectory(Path.GetDirectoryName(target)!);
+            File.Copy(file, target);
+        }
+        using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
+        using X509Certificate2 certificate = new CertificateRequest("CN=example.org", key, HashAlgorithmName.SHA256)
+            .CreateSelfSigned(DateTimeOffset.UnixEpoch.AddYears(50), DateTimeOffset.UnixEpoch.AddYears(150));
+        File.WriteAllText(directory.File("site.pem"), certificate.ExportCertificatePem() + "\n" + key.ExportECPrivateKeyPem() + "\n");
+    }
+}

@@ -1,0 +1,30 @@
+namespace FlipController.Tests.Shared;
+
+/// <summary>A directory of a test's own, gone with everything in it afterwards.</summary>
+public sealed class TempDir : IDisposable
+{
+    public string Path { get; } = Directory.CreateTempSubdirectory("flipt-").FullName;
+
+    public string this[string name] => System.IO.Path.Combine(Path, name);
+
+    /// <returns>The file's path.</returns>
+    public string Write(string name, string text)
+    {
+        var path = this[name];
+        Directory.CreateDirectory(System.IO.Path.GetDirectoryName(path)!);
+        File.WriteAllText(path, text);
+        return path;
+    }
+
+    public void Dispose()
+    {
+        try
+        {
+            Directory.Delete(Path, recursive: true);
+        }
+        catch (DirectoryNotFoundException)
+        {
+            // The test removed it itself.
+        }
+    }
+}
