@@ -6,7 +6,7 @@ using System.Text.Json;
 using FlipController.Core;
 using Xunit;
 
-namespace FlipController.System.Tests;
+namespace FlipController.SystemTests;
 
 /// <summary>flipctl as its users have it: a process with arguments, output and an exit code. Where it needs a daemon's answer, a <see cref="Responder"/> gives it.</summary>
 public sealed class CliTests : IDisposable

@@ -4,7 +4,7 @@ using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 using FlipController.Core;
 
-namespace FlipController.System.Tests;
+namespace FlipController.SystemTests;
 
 internal sealed record Request(string Method, string Path, string Body);
 
