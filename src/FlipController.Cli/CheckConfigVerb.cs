@@ -18,21 +18,22 @@ internal static class CheckConfigVerb
     private static ExitCode Run(Call call, string file)
     {
         ConfigurationResult result = YamlFile.ReadConfiguration(file);
-        if (result.Configuration is not { } configuration)
-        {
-            var report = new CheckReport(false, [.. result.Faults.Select(f => new CheckLine($"{f.File}:{f.Line}{(f.Path.Length == 0 ? "" : $": {f.Path}")}", false, f.Message))]);
-            if (!call.Terminal.Printed(report))
-            {
-                foreach (ConfigurationFault fault in result.Faults) call.Terminal.Note(fault.ToString());
-            }
-            throw Faulty(file, result);
-        }
+        if (result.Configuration is not { } configuration) throw Told(call, file, result);
         string pairs = string.Join(", ", configuration.Pairs.Keys);
         string found = $"valid, {configuration.Pairs.Count} {(configuration.Pairs.Count == 1 ? "pair" : "pairs")}: {pairs}";
         if (!call.Terminal.Printed(new CheckReport(true, [new CheckLine(file, true, found)]))) call.Terminal.Line($"{file}: {found}");
         return ExitCode.Done;
     }
 
-    public static VerbFailure Faulty(string file, ConfigurationResult result) => new(ExitCode.Usage,
-        $"{file} has {result.Faults.Length} {(result.Faults.Length == 1 ? "fault" : "faults")}; a daemon told to load it keeps what it runs with");
+    /// <summary>Tells every fault; what is returned sums them up.</summary>
+    public static VerbFailure Told(Call call, string file, ConfigurationResult result)
+    {
+        var lines = result.Faults.Select(f => new CheckLine($"{f.File}:{f.Line}{(f.Path.Length == 0 ? "" : $": {f.Path}")}", false, f.Message));
+        if (!call.Terminal.Printed(new CheckReport(false, [.. lines])))
+        {
+            foreach (ConfigurationFault fault in result.Faults) call.Terminal.Note(fault.ToString());
+        }
+        return new VerbFailure(ExitCode.Usage,
+            $"{file} has {result.Faults.Length} {(result.Faults.Length == 1 ? "fault" : "faults")}; a daemon told to load it keeps what it runs with");
+    }
 }

@@ -11,17 +11,32 @@ internal static class CommandLine
     // The library reads FILE for @FILE: a reason such as "@alice asked" is no file.
     private static readonly ParserConfiguration Parsing = new() { ResponseFileTokenReplacer = null };
 
-    public static Task<int> RunAsync(string[] args)
+    public static async Task<int> RunAsync(string[] args)
     {
         ParseResult parsed = Root().Parse(args, Parsing);
         // The library would print help to stdout and exit with 1, which here means "failed".
-        if (parsed.Action is ParseErrorAction) return Task.FromResult(Misused(parsed));
-        return parsed.InvokeAsync(new InvocationConfiguration
+        if (parsed.Action is ParseErrorAction) return Misused(parsed);
+        try
         {
-            EnableDefaultExceptionHandler = false,
-            // Time for a verb to say what goes on without it; it never has to wait for anybody then.
-            ProcessTerminationTimeout = TimeSpan.FromSeconds(2),
-        });
+            return await parsed.InvokeAsync(new InvocationConfiguration
+            {
+                Output = Terminal.StandardOutput(),
+                EnableDefaultExceptionHandler = false,
+                // Time for a verb to say what goes on without it; it never has to wait for anybody then.
+                ProcessTerminationTimeout = TimeSpan.FromSeconds(2),
+            });
+        }
+        catch (IOException e) when (e.HResult == BrokenPipe)
+        {
+            // `flipctl watch | head -1`: whoever read has enough.
+            return (int)ExitCode.Done;
+        }
+        catch (Exception e)
+        {
+            // A mistake of ours. Unhandled, it would end in an abort and perhaps a core file, and exit with a code nobody knows.
+            await Console.Error.WriteLineAsync($"flipctl: this is a fault in flipctl, please report it: {e}");
+            return (int)ExitCode.Failed;
+        }
     }
 
     public static RootCommand Root()
@@ -40,6 +55,8 @@ internal static class CommandLine
         root.Options.Add(new HelpOption("--help", "-h") { Description = "Show this", Action = new HelpWithExamples(new HelpAction()) });
         return root;
     }
+
+    private const int BrokenPipe = 32; // EPIPE, errno(3)
 
     private static int Misused(ParseResult parsed)
     {

@@ -21,11 +21,7 @@ internal static class DoctorVerb
         {
             ConfigurationResult result = YamlFile.ReadConfiguration(file);
             configuration = result.Configuration;
-            if (configuration is null)
-            {
-                foreach (ConfigurationFault fault in call.Json ? [] : result.Faults) call.Terminal.Note(fault.ToString());
-                throw CheckConfigVerb.Faulty(file, result);
-            }
+            if (configuration is null) throw CheckConfigVerb.Told(call, file, result);
         }
         CheckReport report = await Doctor.LookAsync(configuration, cancel);
         if (!call.Terminal.Printed(report)) Checks.Print(call.Terminal, report);

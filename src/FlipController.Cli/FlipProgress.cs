@@ -39,12 +39,14 @@ internal static class FlipProgress
         Task<bool> next = notices.MoveNextAsync().AsTask();
         await Task.WhenAny(next, Task.Delay(NoticesTime, cancel));
         Task<FlipAnswer> answer = ask(pair, cancel);
-        await call.Terminal.Console.Status().Spinner(Spinner.Known.Dots).StartAsync($"{pair}: asking the daemon", async status =>
+        IAnsiConsole console = call.Terminal.Live;
+        await console.Status().Spinner(Spinner.Known.Dots).StartAsync($"{pair}: asking the daemon", async status =>
         {
             string? step = null;
             var since = Stopwatch.StartNew();
             // A failed stream of notices (also: an older daemon without one) ends the show, not the flip.
-            while (await Task.WhenAny(next, answer) == next && next.IsCompletedSuccessfully && next.Result)
+            // What arrived together with the answer is still shown.
+            while ((await Task.WhenAny(next, answer) == next || next.IsCompleted) && next.IsCompletedSuccessfully && next.Result)
             {
                 PairNotice notice = notices.Current;
                 if (notice.State != step)
@@ -73,7 +75,7 @@ internal static class FlipProgress
         void End(string? step, TimeSpan took)
         {
             if (step is "preparing" or "gating" or "switching" or "returning")
-                call.Terminal.Console.MarkupLineInterpolated($"[dim]{pair}: {step,-10} {took.TotalSeconds:0.00} s[/]");
+                console.MarkupLineInterpolated($"[dim]{pair}: {step,-10} {took.TotalSeconds:0.00} s[/]");
         }
     }
 }

@@ -64,7 +64,7 @@ internal static class StatusVerb
             string[] cells =
             [
                 $"  {side}", generation.Slot, Phrases.Number(generation.Number), Phrases.Number(generation.Pid),
-                $"{Phrases.Clock(generation.Since)} ({Phrases.Ago(generation.Since)})", sha.Length > 12 ? sha[..12] : sha,
+                Phrases.Clock(generation.Since), sha.Length > 12 ? sha[..12] : sha,
                 Phrases.Count(open.Conntrack), Phrases.Count(open.Sockets), Phrases.Count(open.Haproxy), remark,
             ];
             table.AddRow([.. cells.Select(c => new Text(c))]);

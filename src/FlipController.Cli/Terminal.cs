@@ -1,8 +1,10 @@
 using System.CommandLine;
+using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 using FlipController.Core;
+using Microsoft.Win32.SafeHandles;
 using Spectre.Console;
 
 namespace FlipController.Cli;
@@ -17,6 +19,7 @@ internal sealed class Terminal
     });
 
     private readonly TextWriter _error;
+    private readonly int _width;
 
     private Terminal(TextWriter output, TextWriter error, bool json)
     {
@@ -33,8 +36,9 @@ internal sealed class Terminal
             Interactive = plain ? InteractionSupport.No : InteractionSupport.Detect,
             Out = new AnsiConsoleOutput(output),
         });
-        // Nobody wants a log file wrapped at 80 columns.
-        if (!person) Console.Profile.Width = 10_000;
+        _width = Console.Profile.Width;
+        // Lines are never broken here: nobody wants them so in a log, and a terminal does it better than a table cell.
+        Console.Profile.Width = 10_000;
     }
 
     public bool Json { get; }
@@ -49,6 +53,28 @@ internal sealed class Terminal
 
     public IAnsiConsole Console { get; }
 
+    /// <summary>For what is drawn over and over, which must know the true width.</summary>
+    public IAnsiConsole Live
+    {
+        get
+        {
+            Console.Profile.Width = _width;
+            return Console;
+        }
+    }
+
+    /// <summary>
+    /// Standard output that fails when nobody reads it any more. .NET's own console stream keeps that to itself (ConsolePal.Unix.cs,
+    /// Write, EPIPE), and `flipctl watch | head -1` would never end.
+    /// </summary>
+    public static TextWriter StandardOutput()
+    {
+        if (!System.Console.IsOutputRedirected) return System.Console.Out;
+        var stream = new FileStream(new SafeFileHandle(1, ownsHandle: false), FileAccess.Write, bufferSize: 0);
+        // In a regular file a stream writes at a position of its own: what stderr wrote to the same file would be lost.
+        return stream.CanSeek ? System.Console.Out : new StreamWriter(stream, new UTF8Encoding(false)) { AutoFlush = true };
+    }
+
     public static Terminal For(ParseResult parsed) =>
         new(parsed.InvocationConfiguration.Output, parsed.InvocationConfiguration.Error, parsed.GetValue(GlobalOptions.Json));
 
@@ -59,15 +85,15 @@ internal sealed class Terminal
     /// <summary>The wire record as one line of JSON; true when that is what was asked for.</summary>
     public bool Printed<T>(T record)
     {
-        if (Json) Output.WriteLine(Text(record));
+        if (Json) Output.WriteLine(Serialized(record));
         return Json;
     }
 
     public int Fail(VerbFailure failure)
     {
-        _error.WriteLine(Json ? Text(failure.Answer) : $"flipctl: {failure.Message}");
+        _error.WriteLine(Json ? Serialized(failure.Answer) : $"flipctl: {failure.Message}");
         return (int)failure.Code;
     }
 
-    private static string Text<T>(T record) => JsonSerializer.Serialize(record, (JsonTypeInfo<T>)Wire.GetTypeInfo(typeof(T))!);
+    private static string Serialized<T>(T record) => JsonSerializer.Serialize(record, (JsonTypeInfo<T>)Wire.GetTypeInfo(typeof(T))!);
 }

@@ -29,15 +29,8 @@ internal sealed class Verb : Command
             {
                 return terminal.Fail(new VerbFailure(ExitCode.Interrupted, $"{name} was interrupted; nothing was changed by it"));
             }
-            catch (IOException failure) when (failure.HResult == BrokenPipe)
-            {
-                // `flipctl history | head`: whoever read has enough.
-                return (int)ExitCode.Done;
-            }
         });
     }
-
-    private const int BrokenPipe = 32; // EPIPE, errno(3)
 
     public IReadOnlyList<string> Examples { get; }
 }

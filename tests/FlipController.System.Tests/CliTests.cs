@@ -86,7 +86,8 @@ public sealed class CliTests : IDisposable
     [Fact(Timeout = Limit)]
     public async Task A_socket_nobody_listens_on_is_told_from_none()
     {
-        using (var left = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified)) left.Bind(new UnixDomainSocketEndPoint(Socket));
+        using var left = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        left.Bind(new UnixDomainSocketEndPoint(Socket));
         Ran stale = await FlipctlAsync("--socket", Socket, "status", "--json");
         Assert.Equal(4, stale.ExitCode);
         ErrorAnswer answer = JsonSerializer.Deserialize(stale.Error, WireJson.Default.ErrorAnswer)!;
@@ -264,6 +265,17 @@ public sealed class CliTests : IDisposable
     }
 
     [Fact(Timeout = Limit)]
+    public async Task Watch_ends_when_nobody_reads_it_any_more()
+    {
+        var notice = new PairNotice(DateTimeOffset.Now, "edge", "state", "gating", "generation 8 is being proven");
+        // More than a pipe holds, so that it must notice.
+        using var daemon = new Responder(Socket, _ => Reply.Stream([.. Enumerable.Repeat(notice, 2000)]));
+        Ran ran = await RunAsync("bash", ["-c", $"set -o pipefail; {Flipctl} --socket {Socket} watch | head -n 1"]);
+        Assert.Equal((0, ""), (ran.ExitCode, ran.Error));
+        Assert.EndsWith("edge  gating     generation 8 is being proven\n", ran.Output);
+    }
+
+    [Fact(Timeout = Limit)]
     public async Task On_a_terminal_a_flip_shows_each_step_with_its_time()
     {
         Assert.SkipUnless(Found("script"), "no script(1) on this host: no terminal to be had");
@@ -332,6 +344,24 @@ public sealed class CliTests : IDisposable
             (await FlipctlAsync("doctor", "--config", file)).Output);
 
         (bool, bool) Line(string subject) => report.Lines.Single(l => l.Subject == subject) is var line ? (line.Ok, line.Warning) : default;
+    }
+
+    [Fact(Timeout = Limit)]
+    public async Task Reset_takes_our_table_out_of_the_kernel_and_says_what_follows()
+    {
+        bool root = Environment.UserName == "root" && Found("unshare") && Found("nft");
+        if ((Environment.GetEnvironmentVariable("FLIP_REQUIRE") ?? "").Split(',').Contains("netns")) Assert.True(root, "FLIP_REQUIRE has netns: it takes root, unshare and nft");
+        Assert.SkipUnless(root, "a network namespace of its own takes root, unshare and nft");
+        Ran ran = await RunAsync("unshare", ["-n", "sh", "-c", $"nft add table inet flipcontroller; nft add table inet other; {Flipctl} reset --yes; nft list tables; {Flipctl} reset --yes --json"]);
+        Assert.Equal("", ran.Error);
+        string[] lines = ran.Output.Split('\n');
+        Assert.Equal(
+        [
+            "ok    removed: table inet flipcontroller", "warn  new connections: go to whatever listens on the front ports now",
+            "      -> start what should serve them", "table inet other",
+        ], lines[..4]);
+        Assert.Equal(new CheckLine("removed", true, "nothing: the kernel has no rule of ours"),
+            Assert.Single(JsonSerializer.Deserialize(lines[4], WireJson.Default.CheckReport)!.Lines));
     }
 
     private string Socket => Path.Combine(_directory, "c.sock");
