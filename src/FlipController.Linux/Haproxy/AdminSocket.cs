@@ -9,6 +9,7 @@ namespace FlipController.Linux.Haproxy;
 /// <summary>
 /// HAProxy's stats socket (management manual, 9.3 "Unix Socket commands"): one command a connection, answered until HAProxy
 /// closes it. A cut answer is an error, never half a truth; nothing is asked twice.
+/// A soft stop closes this socket with every other listener (src/proxy.c, do_soft_stop_now): a process that is stopping cannot be asked.
 /// </summary>
 public sealed class AdminSocket(string path, TimeSpan? timeout = null)
 {
