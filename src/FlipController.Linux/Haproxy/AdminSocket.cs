@@ -9,7 +9,8 @@ namespace FlipController.Linux.Haproxy;
 /// <summary>
 /// HAProxy's stats socket (management manual, 9.3 "Unix Socket commands"): one command a connection, answered until HAProxy
 /// closes it. A cut answer is an error, never half a truth; nothing is asked twice.
-/// A soft stop closes this socket with every other listener (src/proxy.c, do_soft_stop_now): a process that is stopping cannot be asked.
+/// A soft stop closes this socket with every other listener (src/proxy.c, do_soft_stop_now): a process that is
+/// stopping can only be asked through a session opened before, <see cref="OpenSessionAsync"/>.
 /// </summary>
 public sealed class AdminSocket(string path, TimeSpan? timeout = null)
 {
@@ -62,6 +63,9 @@ public sealed class AdminSocket(string path, TimeSpan? timeout = null)
     /// <summary><c>show peers</c>: one entry a section, none when the configuration has no peers.</summary>
     public async Task<ImmutableArray<PeersState>> PeersAsync(CancellationToken cancellation = default) =>
         PeersState.Parse(await WholeAsync("show peers", cancellation));
+
+    /// <summary>A session that goes on during a soft stop, and keeps the process from ending until it is closed.</summary>
+    public Task<AdminSession> OpenSessionAsync(CancellationToken cancellation = default) => AdminSession.OpenAsync(Path, timeout, cancellation);
 
     /// <summary>An answer ends with an empty line (management manual, 9.3); one without it was cut, as by the death of HAProxy.</summary>
     private async Task<string> WholeAsync(string command, CancellationToken cancellation)
