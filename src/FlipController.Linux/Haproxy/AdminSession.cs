@@ -18,7 +18,8 @@ public sealed class AdminSession : IAsyncDisposable
     private readonly string path;
     private readonly TimeSpan timeout;
 
-    private AdminSession(NetworkStream stream, string path, TimeSpan timeout) => (this.stream, this.path, this.timeout) = (stream, path, timeout);
+    private AdminSession(NetworkStream stream, string path, TimeSpan timeout) =>
+        (this.stream, this.path, this.timeout) = (stream, path, timeout);
 
     internal static async Task<AdminSession> OpenAsync(string path, TimeSpan timeout, CancellationToken cancellation)
     {
