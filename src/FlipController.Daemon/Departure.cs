@@ -47,7 +47,7 @@ internal sealed class Departure(PairEdge edge)
         if (!ProcessIdentity.Of(generation).IsAlive || generation.Ports.IsEmpty) return null;
         PortBlock span = PairEdge.SpanOf(generation);
         using var sockets = new SockDiag();
-        int halfOpen = sockets.CountByPort(TcpStates.SynReceived, span).Where(p => PairEdge.Owns(generation, p.Key)).Sum(p => p.Value);
+        int halfOpen = sockets.HandshakesByPort(span).Where(p => PairEdge.Owns(generation, p.Key)).Sum(p => p.Value);
         uint unaccepted = 0;
         foreach (TcpSocket listener in sockets.Sockets(TcpStates.Listen, span))
             if (PairEdge.Owns(generation, listener.Local.Port)) unaccepted += listener.ReceiveQueue;

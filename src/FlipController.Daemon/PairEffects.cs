@@ -105,7 +105,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         {
             ProcessIdentity.Of(order.To).SetNiceness(0);
             int? stayed = order.From is { } from ? PairEdge.Connections(from) : null;
-            using NftRedirect.PreparedSwitch prepared = edge.Redirect.PrepareSwitch(edge.Name, order.To.Number);
+            NftRedirect.PreparedSwitch prepared = edge.Redirect.PrepareSwitch(edge.Name, order.To.Number);
             prepared.Rehearse();
             // The hot window: one call, nothing else.
             int refused = prepared.Commit();

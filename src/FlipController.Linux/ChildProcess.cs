@@ -78,8 +78,9 @@ public sealed record ChildProcess(string Executable, ImmutableArray<string> Argu
     }
 
     /// <summary>So that a person can paste it.</summary>
-    private static string Shown(string word) =>
-        word.Length > 0 && !word.AsSpan().ContainsAny(" \t\n\"'\\$&;|<>()*?#`") ? word : $"'{word.Replace("'", "'\\''", StringComparison.Ordinal)}'";
+    private static string Shown(string word) => word.Length > 0 && !word.AsSpan().ContainsAny(" \t\n\"'\\$&;|<>()*?#`")
+        ? word
+        : $"'{word.Replace("'", "'\\''", StringComparison.Ordinal)}'";
 }
 
 public sealed record ChildOutcome(int ExitCode, string StandardOutput, string StandardError)
@@ -99,6 +100,7 @@ public sealed class CommandFailedException(string commandLine, int? exitCode, st
     private static string Sentence(string commandLine, int? exitCode, string stderr)
     {
         string said = string.Join("; ", stderr.Split('\n', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries));
-        return $"cannot run \"{commandLine}\": {(exitCode is { } code ? $"exit code {code}" : "no exit code")} ({(said == "" ? "it said nothing" : said)})";
+        string ended = exitCode is { } code ? $"exit code {code}" : "no exit code";
+        return $"cannot run \"{commandLine}\": {ended} ({(said == "" ? "it said nothing" : said)})";
     }
 }

@@ -69,18 +69,18 @@ public static partial class Doctor
     }
 
     /// <summary>
-    /// Offers the kernel the very rules of a redirect, under a name of their own, and takes them away in the same transaction:
-    /// no packet ever sees them.
+    /// Offers the kernel the very rules of a redirect, under a name of their own, in one transaction whose last command deletes
+    /// them again: all of it is judged, nothing of it stays.
     /// </summary>
     private static CheckLine Nat()
     {
         try
         {
             string rules = NftRuleset.Base([new NftPair("doctor", new PortBlock(21000, 1000), new PortBlock(22000, 1000))], [])
-                + NftRuleset.AddGeneration("doctor", 1, 0x00000100, 0x00ffff00, [new ServicePort(new Service(IPAddress.IPv6Any, 65000), 21000)])
-                + $"delete table {NftRuleset.Table}\n";
+                + NftRuleset.AddGeneration("doctor", 1, 0x00000100, 0x00ffff00, [new ServicePort(new Service(IPAddress.IPv6Any, 65000), 21000)]);
             using NftLibrary nft = NftLibrary.Open();
-            nft.Run("try the redirect's rules", rules.Replace(NftRuleset.Table, $"inet flipcontroller_doctor_{Environment.ProcessId}", StringComparison.Ordinal));
+            string table = $"inet flipcontroller_doctor_{Environment.ProcessId}";
+            nft.Run("have the redirect's rules checked", $"{rules.Replace(NftRuleset.Table, table, StringComparison.Ordinal)}delete table {table}\n");
             return new CheckLine("nf_tables nat", true, "the kernel takes the redirect's rules");
         }
         catch (FlipException e)

@@ -90,7 +90,7 @@ internal sealed class World
         Must(State.Active is { } a && _processes[a.Number] is { Alive: true, Stopped: false }, "rests with no living active generation");
         Must(_redirect == State.Active!.Number, $"the rule names {_redirect}, the state {State.Active}");
         Must(State.Pending is null, "a change still waits at rest");
-        Must(_rolledBack || _lastRead == _disk || State.Active.ContentSha256 == Sha(_disk), $"content {_disk} was never tried, the last read is {_lastRead}");
+        Must(_rolledBack || _lastRead == _disk || State.Active.ContentSha256 == Sha(_disk) || State.LeftContent == Sha(_disk), $"content {_disk} was never tried, the last read is {_lastRead}");
         Must(_unanswered.Count == 0, $"callers without an answer: {string.Join(",", _unanswered)}");
     }
 

@@ -16,7 +16,8 @@ internal sealed class BackendConnection(Backend backend, Socket socket)
     private byte[] _buffer = new byte[1024];
     private int _start, _end;
 
-    private readonly record struct Request(string Method, string Path, string Query, long BodyLength, bool Closes, bool Upgrade, string? Key);
+    private readonly record struct Request(
+        string Method, string Path, string Query, long BodyLength, bool Closes, bool Upgrade, string? Key);
 
     public async Task Serve()
     {
@@ -50,7 +51,8 @@ internal sealed class BackendConnection(Backend backend, Socket socket)
             case ["", "bytes", var n] when long.TryParse(n, NumberStyles.None, CultureInfo.InvariantCulture, out var length):
                 await SendBytes(request, length, head);
                 break;
-            case ["", "status", var code] when int.TryParse(code, NumberStyles.None, CultureInfo.InvariantCulture, out var status) && status is >= 200 and <= 599:
+            case ["", "status", var code] when int.TryParse(code, NumberStyles.None, CultureInfo.InvariantCulture, out var status)
+                    && status is >= 200 and <= 599:
                 await Send(request, status, head);
                 break;
             case ["", "slow", var ms] when int.TryParse(ms, NumberStyles.None, CultureInfo.InvariantCulture, out var delay):
@@ -74,7 +76,8 @@ internal sealed class BackendConnection(Backend backend, Socket socket)
     {
         // 204 and 304 have no body, by definition.
         var body = status is 204 or 304 ? "" : backend.Name + "\n";
-        await Send(Encoding.UTF8.GetBytes(Head(request, status, Encoding.UTF8.GetByteCount(body), status is 204 or 304) + (headOnly ? "" : body)));
+        var head = Head(request, status, Encoding.UTF8.GetByteCount(body), noBody: body.Length == 0);
+        await Send(Encoding.UTF8.GetBytes(headOnly ? head : head + body));
     }
 
     private string Head(Request request, int status, long length, bool noBody = false) =>
@@ -122,7 +125,8 @@ internal sealed class BackendConnection(Backend backend, Socket socket)
     {
         // RFC 6455 section 4.2.2; HAProxy makes a 502 of a handshake without the answer to its key.
         var accept = request.Key is { } key
-            ? $"Sec-WebSocket-Accept: {Convert.ToBase64String(SHA1.HashData(Encoding.ASCII.GetBytes(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")))}\r\n"
+            ? "Sec-WebSocket-Accept: "
+              + Convert.ToBase64String(SHA1.HashData(Encoding.ASCII.GetBytes(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))) + "\r\n"
             : "";
         await Send(Encoding.ASCII.GetBytes(
             $"HTTP/1.1 101 Switching Protocols\r\nX-Backend: {backend.Name}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{accept}\r\n"));
@@ -223,7 +227,8 @@ internal sealed class BackendConnection(Backend backend, Socket socket)
             if (Ascii.EqualsIgnoreCase(name, "content-length"u8)) _ = System.Buffers.Text.Utf8Parser.TryParse(value, out length, out _);
             else if (Ascii.EqualsIgnoreCase(name, "upgrade"u8)) upgrade = true;
             else if (Ascii.EqualsIgnoreCase(name, "sec-websocket-key"u8)) key = Encoding.Latin1.GetString(value);
-            else if (Ascii.EqualsIgnoreCase(name, "connection"u8)) closes = Ascii.EqualsIgnoreCase(value, "close"u8) || (closes && !Ascii.EqualsIgnoreCase(value, "keep-alive"u8));
+            else if (Ascii.EqualsIgnoreCase(name, "connection"u8))
+                closes = Ascii.EqualsIgnoreCase(value, "close"u8) || (closes && !Ascii.EqualsIgnoreCase(value, "keep-alive"u8));
         }
         var question = words[1].IndexOf('?');
         var (path, query) = question < 0 ? (words[1], "") : (words[1][..question], words[1][(question + 1)..]);

@@ -92,12 +92,15 @@ public sealed record LoadOptions
     {
         if (Targets.Count == 0) yield return "no target";
         if (!(Rate > 0 && Rate <= 100_000)) yield return $"rate: {Rate} must be above 0 and at most 100000 a second";
-        if (Duration <= TimeSpan.Zero || Duration > TimeSpan.FromHours(24)) yield return $"duration: {Durations.Text(Duration)} must be between 1ms and 24h";
-        if (Timeout <= TimeSpan.Zero || Timeout > TimeSpan.FromHours(1)) yield return $"timeout: {Durations.Text(Timeout)} must be between 1ms and 1h";
+        if (Duration <= TimeSpan.Zero || Duration > TimeSpan.FromHours(24))
+            yield return $"duration: {Durations.Text(Duration)} must be between 1ms and 24h";
+        if (Timeout <= TimeSpan.Zero || Timeout > TimeSpan.FromHours(1))
+            yield return $"timeout: {Durations.Text(Timeout)} must be between 1ms and 1h";
         if (Connections is < 1 or > 16_000) yield return $"connections: {Connections} must be between 1 and 16000";
         if (MaxInFlight is < 1 or > 60_000) yield return $"max-in-flight: {MaxInFlight} must be between 1 and 60000";
         if (DownloadRateBytes < 1) yield return $"download-rate: {DownloadRateBytes} must be at least 1 byte a second";
-        if (!Path.StartsWith('/') || Path.AsSpan().ContainsAnyInRange('\0', ' ')) yield return $"path: \"{Path}\" must start with / and have no space";
+        if (!Path.StartsWith('/') || Path.AsSpan().ContainsAnyInRange('\0', ' '))
+            yield return $"path: \"{Path}\" must start with / and have no space";
         if (Host is { } host && host.AsSpan().ContainsAnyInRange('\0', ' ')) yield return $"host: \"{host}\" must have no space";
     }
 }
@@ -111,8 +114,8 @@ internal static class Durations
     {
         foreach (var (unit, milliseconds) in Units)
         {
-            if (text.EndsWith(unit, StringComparison.Ordinal) &&
-                double.TryParse(text.AsSpan(0, text.Length - unit.Length), NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var number))
+            if (text.EndsWith(unit, StringComparison.Ordinal)
+                && double.TryParse(text.AsSpan(0, text.Length - unit.Length), NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var number))
             {
                 value = TimeSpan.FromMilliseconds(Math.Min(number * milliseconds, 1e12));
                 return true;

@@ -28,7 +28,7 @@ internal sealed class ResponseReader
 
     public bool Closes { get; private set; }
 
-    /// <summary>Where in the data last fed the counted header's value is; empty when it is not there.</summary>
+    /// <summary>The counted header, as the tally keeps it; empty when it is not there.</summary>
     public byte[] ServedBy { get; private set; } = [];
 
     public long BodyBytes { get; private set; }
@@ -133,7 +133,8 @@ internal sealed class ResponseReader
 
     private void ReadHead(ReadOnlySpan<byte> head, Tally servedBy)
     {
-        if (head.Length < 13 || !head.StartsWith("HTTP/1."u8) || !Utf8Parser.TryParse(head[9..12], out int status, out var digits) || digits != 3)
+        if (head.Length < 13 || !head.StartsWith("HTTP/1."u8) || !Utf8Parser.TryParse(head[9..12], out int status, out var digits)
+            || digits != 3)
         {
             Malformed = $"not an HTTP/1 response: {Encoding.Latin1.GetString(head[..Math.Min(head.Length, 40)])}";
             return;
@@ -153,7 +154,8 @@ internal sealed class ResponseReader
             var value = line[(colon + 1)..].Trim((byte)' ');
             if (Ascii.EqualsIgnoreCase(name, "content-length"u8))
             {
-                if (!Utf8Parser.TryParse(value, out long n, out var used) || used != value.Length || n < 0) Malformed = "a Content-Length that is no number";
+                if (!Utf8Parser.TryParse(value, out long n, out var used) || used != value.Length || n < 0)
+                    Malformed = "a Content-Length that is no number";
                 length = n;
             }
             else if (Ascii.EqualsIgnoreCase(name, "transfer-encoding"u8))

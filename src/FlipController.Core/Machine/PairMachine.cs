@@ -159,7 +159,7 @@ public static class PairMachine
         switch (e)
         {
             case FlipAsked asked when IsLive(s, asked.Wish):
-                return Live(s);
+                return Live(s, asked.Wish);
             case FlipAsked asked:
                 return Begin(s, asked.Wish, e.At, undo);
             case RollbackAsked asked:
@@ -235,7 +235,7 @@ public static class PairMachine
         switch (e)
         {
             case FlipAsked asked when IsLive(s, asked.Wish):
-                return Live(s);
+                return Live(s, asked.Wish);
             case FlipAsked asked:
                 return Begin(s, asked.Wish, e.At, null);
             case RollbackAsked asked:
@@ -278,13 +278,19 @@ public static class PairMachine
 
     private static Next Wait(PairState s, FlipWish wish) => new(Waiting(s, wish), []);
 
-    /// <summary>The files hold what runs already: nothing to do for a change seen on disk; an operator's word always counts.</summary>
+    /// <summary>
+    /// The files hold what runs already, or what was just gone back from: nothing to do for a change seen on disk; an operator's
+    /// word always counts.
+    /// </summary>
     private static bool IsLive(PairState s, FlipWish wish) =>
-        wish.Trigger == FlipTrigger.Files && wish.ContentSha256 is { } sha && sha == s.Active?.ContentSha256;
+        wish.Trigger == FlipTrigger.Files && wish.ContentSha256 is { } sha
+        && s.Active is { } active && (sha == active.ContentSha256 || sha == s.LeftContent);
 
-    private static Decision Live(PairState s) =>
+    private static Decision Live(PairState s, FlipWish wish) =>
         // The bad change was taken back on disk: what was wrong is wrong no more.
-        s.Fault is null ? new Ignored("the files hold what the active generation runs") : new Next(s with { Fault = null }, []);
+        s.Fault is null || wish.ContentSha256 == s.LeftContent
+            ? new Ignored("the files hold what the active generation runs, or what was gone back from")
+            : new Next(s with { Fault = null }, []);
 
     /// <summary>A flip ended before it moved anything. <paramref name="why"/> null: there was nothing to change.</summary>
     private static Next End(PairState s, FlipRun run, UndoWindow? undo, string? why, DateTimeOffset at)
@@ -318,7 +324,7 @@ public static class PairMachine
         ImmutableArray<Effect> told = [new Record(flip), new Answer(phase.Run.Wish.Requests, flip)];
         s = s with
         {
-            Active = phase.Candidate, LastFlip = flip, Fault = null, Attempts = 0,
+            Active = phase.Candidate, LastFlip = flip, Fault = null, Attempts = 0, LeftContent = null,
             BeforeLast = previous?.Number ?? s.LastGood, LastGood = phase.Candidate.Number,
         };
         if (phase.CandidateDied)
@@ -355,6 +361,7 @@ public static class PairMachine
         s = s with
         {
             Active = phase.Target, LastFlip = flip, LastGood = phase.Target.Number, BeforeLast = null, Attempts = 0,
+            LeftContent = left.ContentSha256,
             Fault = byItself ? $"NEW connections went back to {phase.Target}: {phase.Cause}" : null,
         };
         if (phase.TargetDied && !phase.LeftDied)

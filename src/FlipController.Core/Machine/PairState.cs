@@ -14,15 +14,16 @@ namespace FlipController.Core.Machine;
 /// <param name="Pending">The newest change that waits for the flip under way to end.</param>
 /// <param name="LastGood">The generation last switched to and not returned from: its configuration starts again when all else fails.</param>
 /// <param name="BeforeLast">The generation that was active before <paramref name="Active"/>: what a late rollback starts again.</param>
+/// <param name="LeftContent">What the generation ran that traffic went back from: seen on disk, it does not flip by itself again.</param>
 /// <param name="Fault">What is wrong now, in one sentence.</param>
 /// <param name="Attempts">Consecutive tries to get out of a fault; their spacing grows with it.</param>
 /// <param name="RetryTicket">The next try that counts; null: none is awaited.</param>
 public sealed record PairState(
     string Pair, int LastNumber, int LastFlipId, Generation? Active, ImmutableArray<RetiredGeneration> Retired, FlipWish? Pending,
-    FlipRecord? LastFlip, int? LastGood, int? BeforeLast, string? Fault, int Attempts, int? RetryTicket, int MaxRetired, Phase Phase)
+    FlipRecord? LastFlip, int? LastGood, int? BeforeLast, string? LeftContent, string? Fault, int Attempts, int? RetryTicket, int MaxRetired, Phase Phase)
 {
     public static PairState Initial(string pair) =>
-        new(pair, 0, 0, null, [], null, null, null, null, null, 0, null, 4, new Cold());
+        new(pair, 0, 0, null, [], null, null, null, null, null, null, 0, null, 4, new Cold());
 
     /// <summary>Every generation whose process should be alive.</summary>
     [JsonIgnore]

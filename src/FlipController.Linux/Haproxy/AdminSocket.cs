@@ -9,6 +9,8 @@ namespace FlipController.Linux.Haproxy;
 /// <summary>
 /// HAProxy's stats socket (management manual, 9.3 "Unix Socket commands"): one command a connection, answered until HAProxy
 /// closes it. A cut answer is an error, never half a truth; nothing is asked twice.
+/// A soft stop closes this socket with every other listener (src/proxy.c, do_soft_stop_now): a process that is
+/// stopping can only be asked through a session opened before, <see cref="OpenSessionAsync"/>.
 /// </summary>
 public sealed class AdminSocket(string path, TimeSpan? timeout = null)
 {
@@ -62,6 +64,10 @@ public sealed class AdminSocket(string path, TimeSpan? timeout = null)
     public async Task<ImmutableArray<PeersState>> PeersAsync(CancellationToken cancellation = default) =>
         PeersState.Parse(await WholeAsync("show peers", cancellation));
 
+    /// <summary>A session that goes on during a soft stop, and keeps the process from ending until it is closed.</summary>
+    public Task<AdminSession> OpenSessionAsync(CancellationToken cancellation = default) =>
+        AdminSession.OpenAsync(Path, timeout, cancellation);
+
     /// <summary>An answer ends with an empty line (management manual, 9.3); one without it was cut, as by the death of HAProxy.</summary>
     private async Task<string> WholeAsync(string command, CancellationToken cancellation)
     {
@@ -69,14 +75,17 @@ public sealed class AdminSocket(string path, TimeSpan? timeout = null)
         return answer.EndsWith("\n\n", StringComparison.Ordinal) || answer == "\n" ? answer : throw Unexpected(command, answer);
     }
 
-    private FlipException Unexpected(string command, string answer) =>
-        Failure(command, $"it answered {answer.Length} characters, \"{answer.Trim() switch { { Length: > 200 } s => "… " + s[^200..], var s => s }}\"", null);
+    private FlipException Unexpected(string command, string answer)
+    {
+        string end = answer.Trim() is { Length: > 200 } text ? $"… {text[^200..]}" : answer.Trim();
+        return Failure(command, $"it answered {answer.Length} characters, \"{end}\"", null);
+    }
 
     private FlipException Failure(string command, string why, Exception? inner) =>
         new($"cannot ask HAProxy \"{command}\" on {Path}: {why}; nothing was changed", inner);
 }
 
-/// <param name="CurrConns">Open client connections; those of the stats socket and of peers do not count (LI_O_UNLIMITED, src/listener.c).</param>
+/// <param name="CurrConns">Open client connections; not those of the stats socket and of peers (src/listener.c, LI_O_UNLIMITED).</param>
 /// <param name="Stopping">A soft stop is under way.</param>
 /// <param name="Jobs">What keeps the process alive: listeners, connections, peers.</param>
 /// <param name="UnstoppableJobs">Those of them that a soft stop does not wait for.</param>

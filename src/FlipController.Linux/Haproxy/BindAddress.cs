@@ -95,7 +95,8 @@ internal sealed record BindParameters(bool V6Only, string? Interface, string? Re
                 case "interface": device = ++i < words.Length ? words[i].Text : null; break;
                 case "name" or "label" or "id" or "guid-prefix" or "user" or "group": i++; break;
                 case "transparent":
-                    refusal ??= "is transparent: it takes connections for addresses of other hosts, which cannot be redirected to a private port";
+                    refusal ??= "is transparent: it takes connections for addresses of other hosts, "
+                        + "which cannot be redirected to a private port";
                     break;
                 case "namespace":
                     refusal ??= "listens in another network namespace, in which nothing is redirected";

@@ -21,8 +21,6 @@ internal sealed record ConfigurationSection(string Kind, ImmutableArray<PlacedLi
         "healthcheck",
     ];
 
-    public bool IsFront => Kind is "frontend" or "listen";
-
     public static ImmutableArray<ConfigurationSection> Cut(IEnumerable<PlacedLine> lines)
     {
         var sections = ImmutableArray.CreateBuilder<ConfigurationSection>();

@@ -43,8 +43,9 @@ public static class HaproxyBinary
     {
         var command = new ChildProcess(binary, ["-v"]) { Timeout = TimeSpan.FromSeconds(10) };
         ChildOutcome outcome = await command.SucceedAsync(cancellation);
-        return HaproxyVersion.Parse(outcome.StandardOutput)
-            ?? throw new CommandFailedException(command.CommandLine, outcome.ExitCode, $"\"{outcome.StandardOutput.Trim()}\" names no HAProxy version");
+        string said = outcome.StandardOutput;
+        return HaproxyVersion.Parse(said)
+            ?? throw new CommandFailedException(command.CommandLine, outcome.ExitCode, $"\"{said.Trim()}\" names no HAProxy version");
     }
 
     /// <summary>

@@ -8,7 +8,7 @@ namespace FlipController.Linux.Haproxy;
 
 /// <summary>A slot's own copy of the user's configuration: the files to write and to pass to HAProxy with -f, in this order.</summary>
 /// <param name="Services">In the order in which the private ports were handed out.</param>
-/// <param name="LocalPeer">The name to pass with -L; the copy has no <c>localpeer</c> line any more, and no <c>pidfile</c> beside -p.</param>
+/// <param name="LocalPeer">The name to pass with -L: the copy has no <c>localpeer</c> any more, and no <c>pidfile</c> beside -p.</param>
 public sealed record RenderedConfiguration(
     ImmutableArray<RenderedFile> Files, ImmutableArray<ServicePort> Services, string LocalPeer)
 {

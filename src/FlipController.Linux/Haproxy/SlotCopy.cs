@@ -30,14 +30,17 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place)
             {
                 case "global": foreach (PlacedLine placed in section.Lines) Global(placed); break;
                 case "frontend" or "listen": Front(section, settings[section]); break;
+                case "backend": Backend(section, settings[section]); break;
                 case "peers": Peers(section, settings[section]); break;
                 case "ring": foreach (PlacedLine placed in section.Lines) Ring(placed); break;
                 case "log-forward": foreach (PlacedLine placed in section.Lines) LogForward(placed); break;
                 case "program":
-                    Refuse(section.Lines[0], "a program section needs master-worker mode; FlipController starts and watches HAProxy itself");
+                    Refuse(section.Lines[0],
+                        "a program section needs master-worker mode; FlipController starts and watches HAProxy itself");
                     break;
                 case "acme":
-                    Refuse(section.Lines[0], "an acme section would order the same certificates from both processes; order them outside HAProxy");
+                    Refuse(section.Lines[0],
+                        "an acme section would order the same certificates from both processes; order them outside HAProxy");
                     break;
             }
         }
@@ -110,7 +113,8 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place)
                 else (localPeer, ChangeOf(placed).Drop) = (Shown(line[1]), true);
                 break;
             case "master-worker":
-                Refuse(placed, "master-worker puts a process of its own between FlipController and HAProxy; remove it, FlipController starts and watches HAProxy itself");
+                Refuse(placed, "master-worker puts a process of its own between FlipController and HAProxy; remove it, "
+                    + "FlipController starts and watches HAProxy itself");
                 break;
             case "nbproc" when line[1] != "1":
                 Refuse(placed, "nbproc makes several processes of one configuration; use nbthread");
@@ -146,7 +150,8 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place)
     private void LogForward(PlacedLine placed)
     {
         if (placed.Line[0] is "bind" or "dgram-bind")
-            Refuse(placed, $"{placed.Line[0]} in a log-forward section takes logs, which are not redirected; forward them in a process of their own");
+            Refuse(placed, $"{placed.Line[0]} in a log-forward section takes logs, which are not redirected; "
+                + "forward them in a process of their own");
     }
 
     private void Front(ConfigurationSection section, ProxySettings settings)
@@ -162,6 +167,14 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place)
         // option a response tells each of them. In TCP mode HAProxy warns of it (src/cfgparse.c, check_config_validity).
         if (bound && settings is { Http: true, IdleCloseSaid: false })
             ChangeOf(section.Lines[0]).Below = "    option idle-close-on-response";
+    }
+
+    private void Backend(ConfigurationSection section, ProxySettings settings)
+    {
+        // "'bind' ignored because backend has no frontend capability", says HAProxy 2.6, and listens all the same.
+        foreach (PlacedLine placed in section.Lines)
+            if (placed.Line[0] == "bind" && placed.Line[1] != "" && !settings.Disabled)
+                Refuse(placed, $"bind \"{placed.Line[1]}\" stands in a backend, where HAProxy ignores it and yet listens; remove the line");
     }
 
     private void Peers(ConfigurationSection section, ProxySettings settings)

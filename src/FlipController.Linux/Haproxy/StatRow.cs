@@ -13,7 +13,7 @@ public enum StatKind
     Listener = 3,
 }
 
-/// <summary>One row of <c>show stat</c>. Columns are found by name: versions add, and once moved, some. A number HAProxy leaves out is 0.</summary>
+/// <summary>One row of <c>show stat</c>. Columns are found by name: versions add some. A number that is left out is 0.</summary>
 public sealed class StatRow(IReadOnlyDictionary<string, int> columns, ImmutableArray<string> cells)
 {
     public string Proxy => this["pxname"];

@@ -129,8 +129,7 @@ public sealed class AdminSocketTests
     {
         using var haproxy = await RunningHaproxy.StartAsync("");
         Assert.StartsWith("Unknown command", await haproxy.Admin.CommandAsync("bogus", TestContext.Current.CancellationToken));
-        Assert.Equal("No such backend.\n\n", await haproxy.Admin.CommandAsync("disable server x/y", TestContext.Current.CancellationToken) is var said
-            && said.StartsWith("No such", StringComparison.Ordinal) ? "No such backend.\n\n" : said);
+        Assert.Equal("No such backend.\n\n", await haproxy.Admin.CommandAsync("disable server x/y", TestContext.Current.CancellationToken));
     }
 
     [Fact(Timeout = 30_000)]

@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
 using System.Text;
+using FlipController.Core;
 using FlipController.Linux.Haproxy;
 using Xunit;
 
@@ -50,10 +51,40 @@ public sealed class ProjectedHaproxyTests
         Assert.Equal("", await AnswerAsync(stream, cancellation));
     }
 
+    [Fact(Timeout = 30_000)]
+    public async Task A_session_opened_before_a_soft_stop_watches_the_drain_to_its_end()
+    {
+        var (haproxy, copy) = await RunningHaproxy.StartProjectedAsync("listen web\n mode http\n timeout client 20s\n bind 127.0.0.1:80\n http-request return status 200\n");
+        using RunningHaproxy running = haproxy;
+        CancellationToken cancellation = TestContext.Current.CancellationToken;
+        await using AdminSession session = await haproxy.Admin.OpenSessionAsync(cancellation);
+        using (var client = new TcpClient())
+        {
+            await client.ConnectAsync(IPAddress.Loopback, copy.Services[0].PrivatePort, cancellation);
+            await client.GetStream().WriteAsync(Encoding.ASCII.GetBytes(Request), cancellation);
+            Assert.True(await client.GetStream().ReadAsync(new byte[4096], cancellation) > 0);
+            Assert.False(AdminSession.IsDrained(await session.ShowInfoAsync(cancellation)));
+            running.SoftStop();
+            await UntilStopping(running);
+            HaproxyInfo draining = await session.ShowInfoAsync(cancellation);
+            Assert.Equal((1, true, false), (draining.CurrConns, draining.Stopping, AdminSession.IsDrained(draining)));
+        }
+        var waited = Stopwatch.StartNew();
+        while (!AdminSession.IsDrained(await session.ShowInfoAsync(cancellation))) Assert.True(waited.Elapsed < TimeSpan.FromSeconds(10));
+        Assert.False(running.HasExited);
+        await session.DisposeAsync();
+        await running.ExitAsync(cancellation);
+        await Assert.ThrowsAsync<FlipException>(() => session.ShowInfoAsync(cancellation));
+    }
+
+    /// <summary>A soft stop closes every listener, the stats socket's too (src/proxy.c, do_soft_stop_now).</summary>
     private static async Task UntilStopping(RunningHaproxy haproxy)
     {
         var waited = Stopwatch.StartNew();
-        while (!(await haproxy.Admin.ShowInfoAsync()).Stopping) Assert.True(waited.Elapsed < TimeSpan.FromSeconds(10));
+        await Assert.ThrowsAsync<FlipException>(async () =>
+        {
+            while (waited.Elapsed < TimeSpan.FromSeconds(10)) await haproxy.Admin.ShowInfoAsync();
+        });
     }
 
     /// <summary>Up to the end of the short body, or of the connection.</summary>

@@ -245,6 +245,7 @@ public sealed class ProjectionTests
     [InlineData("global\n nbproc 4\nlisten a\n bind :80\n", "2: haproxy: nbproc makes several processes of one configuration; use nbthread")]
     [InlineData("global\n grace 10s\nlisten a\n bind :80\n", "2: haproxy: grace keeps a stopped process listening; remove it, the undo window of FlipController takes its place")]
     [InlineData("global\n shm-stats-file x\nlisten a\n bind :80\n", "2: haproxy: shm-stats-file makes both processes count in the same memory; their error rates could not be told apart")]
+    [InlineData("backend b\n bind :81\nlisten a\n bind :80\n", "2: haproxy: bind \":81\" stands in a backend, where HAProxy ignores it and yet listens; remove the line")]
     [InlineData("program p\n command x\nlisten a\n bind :80\n", "1: haproxy: a program section needs master-worker mode; FlipController starts and watches HAProxy itself")]
     [InlineData("acme a\nlisten a\n bind :80\n", "1: haproxy: an acme section would order the same certificates from both processes; order them outside HAProxy")]
     [InlineData("log-forward l\n dgram-bind :514\nlisten a\n bind :80\n", "2: haproxy: dgram-bind in a log-forward section takes logs, which are not redirected; forward them in a process of their own")]

@@ -57,6 +57,10 @@ internal sealed class RunningHaproxy : IDisposable
         return (await running.RunAsync(copy.Files.Select(f => f.Path), copy.LocalPeer), copy);
     }
 
+    public bool HasExited => process!.HasExited;
+
+    public Task ExitAsync(CancellationToken cancellation) => process!.WaitForExitAsync(cancellation);
+
     public void SoftStop() => Assert.Equal(0, kill(Pid, 10)); // SIGUSR1, asm-generic/signal.h
 
     private async Task<RunningHaproxy> RunAsync(IEnumerable<string> files, string localPeer)
