@@ -140,8 +140,10 @@ internal static class ControlApi
 
     private static async Task<T?> BodyAsync<T>(HttpContext context, JsonTypeInfo<T> type) where T : class
     {
-        if (context.Request.ContentLength is null or 0) return null;
-        return await JsonSerializer.DeserializeAsync(context.Request.Body, type, context.RequestAborted);
+        // Not by Content-Length: a body may come in chunks, as flipctl sends it, and then has none. Kestrel bounds its size.
+        using var body = new MemoryStream();
+        await context.Request.Body.CopyToAsync(body, context.RequestAborted);
+        return body.Length == 0 ? null : JsonSerializer.Deserialize(body.GetBuffer().AsSpan(0, (int)body.Length), type);
     }
 
     private static async Task AnswerAsync<T>(HttpContext context, JsonTypeInfo<T> type, T answer, int status = 200)
