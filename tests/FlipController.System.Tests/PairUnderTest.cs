@@ -3,6 +3,7 @@ using System.Net;
 using System.Net.Http.Json;
 using System.Net.Sockets;
 using System.Security.Cryptography;
+using System.Text;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 using FlipController.Core;
@@ -14,6 +15,10 @@ namespace FlipController.SystemTests;
 
 /// <summary>How a file gets its new text: as editors, `mv` and configuration management do it.</summary>
 internal enum Edit { InPlace, RenameOver, SymlinkSwap }
+
+/// <summary>These tests measure: they run one after another, beside nothing else.</summary>
+[CollectionDefinition(PairUnderTest.Alone, DisableParallelization = true)]
+public sealed class PairsUnderTest;
 
 /// <summary>What flipctl said and how it ended.</summary>
 internal sealed record Said(int ExitCode, string Output, string Error);
@@ -39,11 +44,13 @@ internal sealed record PairYaml
 /// </summary>
 internal sealed class PairUnderTest : IAsyncDisposable
 {
-    public const string Name = "edge";
+    public const string Alone = "pairs under test", Name = "edge";
+    public const int Kill = Signals.Kill, Terminate = Signals.Terminate;
     public static readonly TimeSpan Patience = TimeSpan.FromSeconds(20);
 
     private readonly HttpClient _http;
     private NetnsProcess _daemon = null!;
+    private readonly List<HeldConnection> _held = [];
     private int _targets;
 
     private PairUnderTest()
@@ -85,20 +92,21 @@ internal sealed class PairUnderTest : IAsyncDisposable
     public string DaemonLog => _daemon.Output + _daemon.Errors;
 
     /// <summary>Serving its first generation when it returns.</summary>
-    /// <param name="config">The first haproxy.cfg; null: <see cref="Config"/> of v1.</param>
-    /// <param name="before">Makes files that the first configuration needs.</param>
-    public static async Task<PairUnderTest> StartAsync(PairYaml? yaml = null, string? config = null, Action<PairUnderTest>? before = null)
+    /// <param name="before">Runs before the daemon starts, when haproxy.cfg is <see cref="Config"/> of v1.</param>
+    public static async Task<PairUnderTest> StartAsync(PairYaml? yaml = null, Action<PairUnderTest>? before = null)
     {
         Require.Netns();
         Require.Program("haproxy");
         var pair = new PairUnderTest();
         try
         {
+            pair.Write(Config("v1"));
             before?.Invoke(pair);
-            pair.Write(config ?? Config("v1"));
             pair.Files.Write("flipcontroller.yaml", pair.Text(yaml ?? new PairYaml()));
             pair.StartDaemon();
             await pair.UntilAsync(s => s.State == "steady", "the first generation should serve");
+            // Neighbours that do not know each other yet lose SYNs for a second: not what is measured here.
+            foreach (IPEndPoint service in pair.Services) (await pair.ConnectAsync(service)).Dispose();
             return pair;
         }
         catch
@@ -243,7 +251,7 @@ internal sealed class PairUnderTest : IAsyncDisposable
     /// <summary>The real flipctl.</summary>
     public async Task<Said> FlipctlAsync(params string[] arguments)
     {
-        using NetnsProcess flipctl = Nets.Server.Start(Programs.Cli, ["--socket", Socket, .. arguments]);
+        NetnsProcess flipctl = Nets.Server.Start(Programs.Cli, ["--socket", Socket, .. arguments]);
         int code = await flipctl.Exit(TimeSpan.FromSeconds(40));
         return new Said(code, flipctl.Output, flipctl.Errors);
     }
@@ -256,6 +264,36 @@ internal sealed class PairUnderTest : IAsyncDisposable
         Targets = Services, Rate = rate, Duration = TimeSpan.FromMinutes(5), Namespace = Nets.Client.Name, Expect = Expectation.Contains("app"),
         Timeout = TimeSpan.FromSeconds(10),
     };
+
+    /// <summary>Under way when it returns.</summary>
+    public static async Task<LoadRun> StartedAsync(LoadOptions options)
+    {
+        LoadRun run = LoadRun.Start(options);
+        await Eventually.True(() => run.Now.Ok >= 20, Patience, () => $"the load should get answers: {run.Now}");
+        return run;
+    }
+
+    /// <summary>Its result, which is that nothing failed.</summary>
+    public static async Task<LoadResult> PassedAsync(LoadRun run)
+    {
+        LoadResult result = await EndedAsync(run);
+        Assert.True(result.Passed, result.ToJson());
+        Assert.Equal(0, result.LateResets);
+        return result;
+    }
+
+    public static async Task<LoadResult> EndedAsync(LoadRun run)
+    {
+        run.Stop();
+        LoadResult result = await run.Completion;
+        Show($"{result.Mode}: {result.Requests} requests in {result.Seconds:0.0} s, {result.Failed} failed (refused {result.Refused}, reset {result.Reset}, timed out {result.TimedOut}, "
+            + $"truncated {result.Truncated}, status {result.WrongStatus}); {result.Connections} connections, {result.Raced} raced, {result.Reconnected} reconnected, "
+            + $"connect p99 {result.Connect.P99:0.0} max {result.Connect.Max:0.0} ms, latency p99 {result.Latency.P99:0.0} max {result.Latency.Max:0.0} ms");
+        return result;
+    }
+
+    /// <summary>A figure for whoever reads the report.</summary>
+    public static void Show(string line) => TestContext.Current.TestOutputHelper?.WriteLine("FIGURE " + line);
 
     /// <summary>The same from the server itself.</summary>
     public LoadOptions LocalLoad(double rate = 100) => Load(rate) with { Targets = LocalServices, Namespace = Nets.Server.Name };
@@ -277,6 +315,14 @@ internal sealed class PairUnderTest : IAsyncDisposable
         Socket socket = Nets.Client.Run(() => new Socket(service.AddressFamily, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true });
         await socket.ConnectAsync(service, stop);
         return socket;
+    }
+
+    /// <summary>A connection like a websocket's, open until the test ends or HAProxy closes it.</summary>
+    public async Task<HeldConnection> HoldAsync(IPEndPoint? service = null)
+    {
+        var held = await HeldConnection.OpenAsync(await ConnectAsync(service ?? Services[0]));
+        _held.Add(held);
+        return held;
     }
 
     /// <summary>Who serves a NEW connection now.</summary>
@@ -310,12 +356,16 @@ internal sealed class PairUnderTest : IAsyncDisposable
         [.. Nets.Server.Exec("nft", "list", "table", "inet", "flipcontroller").Split('\n').Select(l => l.Trim())
             .Where(l => l.StartsWith("chain generation-", StringComparison.Ordinal)).Select(l => l.Split(' ')[1])];
 
-    public int DaemonDescriptors() => Directory.GetFileSystemEntries($"/proc/{DaemonPid}/fd").Length;
+    /// <summary>What the daemon has open, by kind: `socket`, `anon_inode:inotify`, a path; without the assemblies of .NET, which come as they are needed.</summary>
+    public IReadOnlyDictionary<string, int> DaemonDescriptors() => Directory.GetFileSystemEntries($"/proc/{DaemonPid}/fd")
+        .Select(fd => new FileInfo(fd).LinkTarget?.Split(":[")[0]).OfType<string>()
+        .Where(k => !k.EndsWith(".dll", StringComparison.Ordinal) && !k.EndsWith(".pdb", StringComparison.Ordinal)).CountBy(k => k).ToDictionary();
 
     public async ValueTask DisposeAsync()
     {
-        if (_daemon is not null) TestContext.Current.TestOutputHelper?.WriteLine(Tail(DaemonLog, 400));
+        if (_daemon is not null) TestContext.Current.TestOutputHelper?.WriteLine(Tail(DaemonLog, 3000));
         _http.Dispose();
+        foreach (HeldConnection held in _held) held.Dispose();
         Nets.Dispose();
         Backend.Dispose();
         Files.Dispose();
@@ -323,4 +373,54 @@ internal sealed class PairUnderTest : IAsyncDisposable
     }
 
     private static string Tail(string text, int lines) => string.Join('\n', text.Split('\n').TakeLast(lines));
+}
+
+/// <summary>An upgraded connection that echoes.</summary>
+internal sealed class HeldConnection : IDisposable
+{
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(10);
+    private readonly Socket _socket;
+
+    private HeldConnection(Socket socket, string servedBy) => (_socket, ServedBy) = (socket, servedBy);
+
+    public string ServedBy { get; }
+
+    public static async Task<HeldConnection> OpenAsync(Socket socket)
+    {
+        await socket.SendAsync("GET /chat HTTP/1.1\r\nHost: service\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"u8.ToArray());
+        var head = new StringBuilder();
+        byte[] buffer = new byte[4096];
+        while (!head.ToString().EndsWith("\r\n\r\n", StringComparison.Ordinal))
+        {
+            int read = await socket.ReceiveAsync(buffer).WaitAsync(s_patience);
+            Assert.True(read > 0, $"the connection was closed instead of upgraded: {head}");
+            head.Append(Encoding.ASCII.GetString(buffer, 0, read));
+        }
+        string[] lines = head.ToString().Split("\r\n");
+        Assert.Contains(" 101 ", lines[0], StringComparison.Ordinal);
+        return new HeldConnection(socket, lines.Single(l => l.StartsWith("x-served-by: ", StringComparison.OrdinalIgnoreCase)).Split(' ')[1]);
+    }
+
+    /// <summary>Whether what is said comes back; false: the connection has been closed.</summary>
+    public async Task<bool> EchoesAsync(string text = "still there?")
+    {
+        byte[] said = Encoding.UTF8.GetBytes(text), heard = new byte[said.Length];
+        try
+        {
+            await _socket.SendAsync(said);
+            for (int have = 0; have < heard.Length;)
+            {
+                int read = await _socket.ReceiveAsync(heard.AsMemory(have)).AsTask().WaitAsync(s_patience);
+                if (read == 0) return false;
+                have += read;
+            }
+            return said.AsSpan().SequenceEqual(heard);
+        }
+        catch (SocketException)
+        {
+            return false;
+        }
+    }
+
+    public void Dispose() => _socket.Dispose();
 }
