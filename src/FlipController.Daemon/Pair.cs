@@ -39,7 +39,7 @@ internal sealed class Pair : IAsyncDisposable
     /// <summary>Ends only with the pair, or with the error that ended it.</summary>
     public Task Work => _work;
 
-    public bool Serves(Service service) => State.Generations.Any(g => g.Ports.Any(p => p.Service == service));
+    public bool Serves(Service service) => State.Generations.Any(g => g.Ports.Any(p => p.Service.Overlaps(service)));
 
     /// <summary>Looks at what is, tells the machine, and goes on from there.</summary>
     public async Task StartAsync()

@@ -5,6 +5,7 @@ using FlipController.Core.Machine;
 using FlipController.Linux.Files;
 using FlipController.Linux.Haproxy;
 using FlipController.Linux.Kernel;
+using FlipController.Linux.Redirect;
 using FlipController.Linux.State;
 
 namespace FlipController.Daemon;
@@ -91,10 +92,16 @@ internal sealed class StandbyStart(PairEdge edge)
         if (added.Length == 0) return;
         using var sockets = new SockDiag();
         IReadOnlyList<TcpSocket> listeners = sockets.Listeners();
+        NftPairState[] others = [.. edge.Redirect.ReadAll().Pairs.Values.Where(p => p.Pair != edge.Name && p.Reached)];
         foreach (Service service in added)
         {
             if (edge.ServedElsewhere(service) is { } pair)
                 throw new FlipException($"the front address {service} belongs to pair {pair} already; one address has one pair");
+            // Of a pair that is configured no more, or of another daemon: whose rule comes first would have them all.
+            if (others.FirstOrDefault(p => p.Active is { } a && p.Generations.TryGetValue(a, out var ports) && ports.Any(s => s.Service.Overlaps(service))) is { } left)
+                throw new FlipException(
+                    $"the front address {service} is redirected to generation {left.Active} of pair {left.Pair}, which this daemon does not manage; "
+                    + $"configure pair {left.Pair} again, or stop this daemon, say `flipctl reset` (no pair is redirected then), and start it");
             if (listeners.FirstOrDefault(l => l.Local.Port == service.Port && Overlap(l, service)) is { } other)
                 throw new FlipException(
                     $"the front address {service} is in use: {Owner(other)} listens on {other.Local} and would lose its NEW connections; stop it first");

@@ -771,6 +771,82 @@ public sealed class TroubleWithTheHostTests
         await pair.NothingFailedAsync(load, "v1", "v2");
     }
 
+    /// <summary>The rules of a pair that is configured no more stay, so a pair of another name would get nothing, or take all, by its place in the alphabet.</summary>
+    [Theory(Timeout = Limit)]
+    [InlineData("a-new-name")]
+    [InlineData("zone")]
+    public async Task A_pair_that_is_renamed_does_not_quietly_share_the_address_of_its_old_name(string name)
+    {
+        await using TroubledPair pair = await TroubledPair.StartAsync();
+        LoadRun load = pair.Load();
+        string yaml = File.ReadAllText(pair.Yaml);
+        pair.Replace(pair.Yaml, yaml.Replace("  edge:", $"  {name}:", StringComparison.Ordinal));
+        Assert.Equal(200, (await pair.PostAsync("v1/reload")).Status);
+        Assert.Contains("pair edge is no longer configured: its HAProxy and rules stay as they are, unmanaged", pair.Log);
+        await Eventually.True(() => pair.Log.Contains($"pair {name}: generation 1 could not be made: the front address 127.0.0.1:8080 is redirected to generation 1 of pair edge", StringComparison.Ordinal),
+            TroubledPair.Soon, () => pair.Log);
+        Assert.Equal("v1", pair.Get());
+        // Under its own name it goes on where it was.
+        pair.Replace(pair.Yaml, yaml);
+        Assert.Equal(200, (await pair.PostAsync("v1/reload")).Status);
+        pair.Save(TroubledPair.Serving("v2"));
+        await pair.FlipsAsync(2);
+        Assert.Equal("v2", pair.Get());
+        await pair.NothingFailedAsync(load, "v1", "v2");
+    }
+
+    [Fact(Timeout = Limit)]
+    public async Task Two_daemons_with_everything_of_their_own_leave_each_other_alone()
+    {
+        await using TroubledPair pair = await TroubledPair.StartAsync();
+        pair.Dir.Write("other.cfg", TroubledPair.Serving("other", front: "127.0.0.1:8090"));
+        string own = pair.Dir.Write("other.yaml", $$"""
+            control: { socket: {{pair.Dir["other.sock"]}}, group: no-such-group }
+            state: {{pair.Dir["state2"]}}
+            runtime: {{pair.Dir["run2"]}}
+            pairs:
+              other:
+                haproxy: { config: [{{pair.Dir["other.cfg"]}}], settle: 50ms }
+                ports: { blue: 23000, green: 24000 }
+
+            """);
+        LoadRun load = pair.Load();
+        NetnsProcess second = pair.Netns.Start(Programs.Daemon, own);
+        await Eventually.True(() => second.Output.Contains("NEW connections go to generation 1", StringComparison.Ordinal), TroubledPair.Soon, () => second.Output);
+        await using LoadRun theirs = pair.Load("127.0.0.1:8090");
+        pair.Save(TroubledPair.Serving("v2"));
+        await pair.FlipsAsync(2);
+        // And one that starts anew, and one that reads its configuration again.
+        pair.Daemon.Terminate();
+        await pair.Daemon.Exit(TroubledPair.Soon);
+        await pair.StartDaemonAsync();
+        second.Signal(1);
+        await Eventually.True(() => second.Output.Contains("was read again", StringComparison.Ordinal), TroubledPair.Soon, () => second.Output);
+        await pair.UntilAsync(s => s.State == "steady");
+        await pair.NothingFailedAsync(load, "v1", "v2");
+        theirs.Stop();
+        Assert.True((await theirs.Completion).Passed, (await theirs.Completion).ToJson());
+        Assert.Equal("other", pair.Get("127.0.0.1:8090"));
+    }
+
+    [Fact(Timeout = Limit)]
+    public async Task Who_may_not_use_the_socket_is_told_so_and_what_would_help()
+    {
+        await using TroubledPair pair = await TroubledPair.StartAsync();
+        File.SetUnixFileMode(pair.Dir.Path, File.GetUnixFileMode(pair.Dir.Path) | UnixFileMode.OtherExecute | UnixFileMode.OtherRead);
+        string[] nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+        NetnsProcess can = pair.Netns.Start("setpriv", [.. nobody, Programs.Cli, "--help"]);
+        Require.That("a build that another user can run", await can.Exit(TroubledPair.Soon) == 0 ? null : can.Errors);
+        NetnsProcess flip = pair.Netns.Start("setpriv", [.. nobody, Programs.Cli, "--socket", pair.Socket, "flip", "edge"]);
+        Assert.Equal(4, await flip.Exit(TroubledPair.Soon));
+        Assert.Equal($"flipctl: flip: cannot reach the daemon at {pair.Socket}: permission denied; nothing was changed; run it as root or as a member of the group that control.group names\n", flip.Errors);
+        NetnsProcess reset = pair.Netns.Start("setpriv", [.. nobody, Programs.Cli, "--socket", pair.Socket, "reset", "--yes"]);
+        Assert.Equal(1, await reset.Exit(TroubledPair.Soon));
+        Assert.Contains("EPERM", reset.Errors);
+        Assert.Equal("v1", pair.Get());
+        Assert.Single(await pair.HistoryAsync());
+    }
+
     [Fact(Timeout = Limit)]
     public async Task A_second_daemon_refuses_what_the_first_one_holds()
     {
