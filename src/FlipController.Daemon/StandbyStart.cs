@@ -27,6 +27,7 @@ internal sealed class StandbyStart(PairEdge edge)
                 return new PrepareFailed(edge.Now, run.Number, "nothing relevant changed", Unchanged: true);
             RenderedConfiguration rendered = Render(snapshot, place, run.Slot);
             RefuseDropped(rendered, effect.Active, run.Wish.AllowDrop);
+            edge.Fronts.Claim(edge.Name, [.. rendered.Services.Select(p => p.Service)]);
             RefuseTaken(rendered, effect.Active);
             var instance = new Instance(edge.Options.Haproxy.Binary, rendered, place, WorkingDirectory(snapshot));
             instance.WriteFiles();
@@ -43,6 +44,7 @@ internal sealed class StandbyStart(PairEdge edge)
         }
         catch (Exception e) when (e is FlipException or IOException or UnauthorizedAccessException)
         {
+            edge.Fronts.Release(edge.Name);
             await Departure.EndAsync(edge, run.Number, CancellationToken.None);
             return new PrepareFailed(edge.Now, run.Number, $"generation {run.Number} could not be made: {e.Message}; {PairEdge.Holds(effect.Active)}.");
         }
@@ -95,8 +97,7 @@ internal sealed class StandbyStart(PairEdge edge)
         NftPairState[] others = [.. edge.Redirect.ReadAll().Pairs.Values.Where(p => p.Pair != edge.Name && p.Reached)];
         foreach (Service service in added)
         {
-            if (edge.ServedElsewhere(service) is { } pair)
-                throw new FlipException($"the front address {service} belongs to pair {pair} already; one address has one pair");
+            if (edge.Fronts.Owner(service, edge.Name) is { } pair) throw new FlipException(FrontAddresses.Taken(service, pair));
             // Of a pair that is configured no more, or of another daemon: whose rule comes first would have them all.
             if (others.FirstOrDefault(p => p.Active is { } a && p.Generations.TryGetValue(a, out var ports) && ports.Any(s => s.Service.Overlaps(service))) is { } left)
                 throw new FlipException(

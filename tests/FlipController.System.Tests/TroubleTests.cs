@@ -771,6 +771,24 @@ public sealed class TroubleWithTheHostTests
         await pair.NothingFailedAsync(load, "v1", "v2");
     }
 
+    [Fact(Timeout = Limit)]
+    public async Task Two_pairs_that_start_together_with_one_front_address_only_one_of_them_serves()
+    {
+        await using var pair = new TroubledPair();
+        pair.Save(TroubledPair.Serving("v1"));
+        pair.Dir.Write("other.cfg", TroubledPair.Serving("other", front: ":8080"));
+        pair.Replace(pair.Yaml, pair.YamlText() + $"  another:\n    haproxy: {{ config: [{pair.Dir["other.cfg"]}] }}\n    ports: {{ blue: 23000, green: 24000 }}\n");
+        NetnsProcess daemon = pair.Netns.Start(Programs.Daemon, pair.Yaml);
+        string Log() => daemon.Output + daemon.Errors;
+        await Eventually.True(() => Log().Contains("already; one address has one pair", StringComparison.Ordinal)
+            && Log().Contains("NEW connections go to generation 1", StringComparison.Ordinal), TroubledPair.Soon, Log);
+        bool anotherServes = Log().Contains("the front address 127.0.0.1:8080 belongs to pair another already", StringComparison.Ordinal);
+        Assert.Equal(anotherServes ? "other" : "v1", pair.Get());
+        Assert.DoesNotContain(anotherServes ? "pair edge: flip 1: NEW" : "pair another: flip 1: NEW", Log());
+        daemon.Terminate();
+        Assert.Equal(0, await daemon.Exit(TroubledPair.Soon));
+    }
+
     /// <summary>The rules of a pair that is configured no more stay, so a pair of another name would get nothing, or take all, by its place in the alphabet.</summary>
     [Theory(Timeout = Limit)]
     [InlineData("a-new-name")]
