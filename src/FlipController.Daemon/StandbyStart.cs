@@ -95,9 +95,10 @@ internal sealed class StandbyStart(PairEdge edge)
         {
             if (edge.ServedElsewhere(service) is { } pair)
                 throw new FlipException($"the front address {service} belongs to pair {pair} already; one address has one pair");
-            if (listeners.FirstOrDefault(l => l.Local.Port == service.Port && Overlap(l, service)) is { } other)
+            if (edge.Options.Gate.TakenAddresses == TakenAddresses.Refuse && listeners.FirstOrDefault(l => l.Local.Port == service.Port && Overlap(l, service)) is { } other)
                 throw new FlipException(
-                    $"the front address {service} is in use: {Owner(other)} listens on {other.Local} and would lose its NEW connections; stop it first");
+                    $"the front address {service} is in use: {Owner(other)} listens on {other.Local} and would lose its NEW connections; "
+                    + "stop it first, or allow that (gate.taken_addresses)");
         }
     }
 

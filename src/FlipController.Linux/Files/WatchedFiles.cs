@@ -113,12 +113,15 @@ public sealed partial class WatchedFiles(HaproxyOptions options)
 
     /// <summary>
     /// The kernel grants a read lease only while nobody has the file open for writing: fcntl(2), F_SETLEASE. Where a file system or
-    /// missing rights refuse leases for another reason, the settle time alone decides.
+    /// missing rights refuse leases for another reason, the settle time alone decides. A writer that opens the file while the lease is
+    /// held makes the kernel send its holder a signal: SIGIO by default, which ends a process; so it is one that nobody minds.
     /// </summary>
     private static bool IsBeingWritten(FileStream file)
     {
+        const int setSignal = 10, urgent = 23; // F_SETSIG: asm-generic/fcntl.h; SIGURG: signal(7), ignored by default
         const int setLease = 1024, readLease = 0, unlock = 2, again = 11; // F_SETLEASE, F_RDLCK, F_UNLCK: fcntl.h; EAGAIN: errno-base.h
         int handle = file.SafeFileHandle.DangerousGetHandle().ToInt32();
+        if (Fcntl(handle, setSignal, urgent) != 0) return false;
         if (Fcntl(handle, setLease, readLease) == 0)
         {
             _ = Fcntl(handle, setLease, unlock);

@@ -58,9 +58,10 @@ public static class HttpProbing
         {
             return $"{asked} failed: {e.InnerException?.Message ?? e.Message}";
         }
-        catch (TaskCanceledException) when (!stop.IsCancellationRequested)
+        catch (OperationCanceledException)
         {
-            return $"{asked} had no answer within {s_patience.TotalSeconds:0} s";
+            // The gate's own end is seen by the gate; what was asked in vain must be in its sentence.
+            return stop.IsCancellationRequested ? $"{asked} had no answer" : $"{asked} had no answer within {s_patience.TotalSeconds:0} s";
         }
     }
 }
