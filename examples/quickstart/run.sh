@@ -81,7 +81,7 @@ if [ -z "$bin" ]; then
     done
 fi
 PATH=$bin:$PATH
-dir=$(mktemp -d /tmp/flipq-XXXXXX)
+dir=$(mktemp -d "/tmp/flipq-$$.XXXXXX")
 chmod 755 "$dir" # HAProxy's user passes through it
 export FLIPCONTROLLER_SOCKET=$dir/control.sock
 
@@ -124,8 +124,8 @@ in_server flipcontrollerd "$dir/flipcontroller.yaml" >"$dir/daemon.log" 2>&1 &
 pids+=($!)
 until_true 20 'flipcontrollerd did not start' test -S "$FLIPCONTROLLER_SOCKET"
 # What happens, from `flipctl watch`, one line each: to a file in full, to the terminal what moves.
-show='select(.kind == "state" or .kind == "fault" or .kind == "drained")
-    | select(.state != "switching" and .state != "returning")
+show='select((.kind == "state" and (.state == "preparing" or .state == "gating" or .state == "steady"))
+        or .kind == "fault" or .kind == "drained" or (.kind == "flip" and .flip.outcome != "failed"))
     | (.at | sub("\\..*"; "") | sub(".*T"; "")) + "  " + .state + ": " + .text'
 : >"$dir/events"
 flipctl watch --json > >(tee -a "$dir/events" | jq -r --unbuffered "$show" | sed -u "s|$dir/||g") 2>"$dir/watch.log" &
@@ -193,22 +193,22 @@ until_true 30 'a side did not drain within 30 s' drained
 # ---- the account
 
 jq -s -r --slurpfile events "$dir/events" '
-    def ms: . * 1000 | round / 1000 | tostring + " ms";
+    def ms: . * 100 | round / 100 | tostring + " ms";
     def row($name; $value): "  " + ($name + " " * 24)[:24] + $value;
     . as [$steady, $flips, $long, $late]
     | [$events[] | select(.kind == "flip") | .flip] as $all
     | [$all[] | select((.outcome == "done" and .from != null) or .outcome == "rolled-back")] as $moved
     | ([$moved[].hold.window_us] | sort) as $windows
-    | def latency($p): "steady \($steady.latency[$p] | ms), while flipping \($flips.latency[$p] | ms): "
-        + "\(([0, $flips.latency[$p] - $steady.latency[$p]] | max) | ms) added";
+    | def latency($p): "\($flips.latency[$p] - $steady.latency[$p] | if . > 0 then ms else "none" end)"
+        + " (steady \($steady.latency[$p] | ms), while flipping \($flips.latency[$p] | ms))";
     "",
     row("requests"; "\([.[].requests] | add) (1,000 new connections/s over IPv4 and IPv6, 60 long-lived ones)"),
     row("failed"; "\([.[].failed] | add)"),
     row("flips"; "\($moved | length) (one of them the rollback)"),
     row("refused flips"; "\([$all[] | select(.outcome == "failed")] | length)"),
     row("switch window"; "median \($windows[($windows | length) / 2 | floor]) us, max \($windows[-1]) us"),
-    row("latency p50"; latency("p50")),
-    row("latency p99"; latency("p99")),
+    row("added latency p50"; latency("p50")),
+    row("added latency p99"; latency("p99")),
     row("stayed on the old side"; "\([$moved[].oldSideConnections // 0] | add) connections, and all finished there")
 ' "$dir"/{steady,flips,long,late}.json
 echo
