@@ -1,5 +1,5 @@
 using System.Net;
-using System.Net.Http.Json;
+using System.Net.Http.Headers;
 using System.Net.Sockets;
 using System.Runtime.CompilerServices;
 using System.Text.Json;
@@ -46,10 +46,10 @@ internal sealed class ControlClient : IDisposable
     public Task<PlanReport> PlanAsync(string pair, CancellationToken cancel) => GetAsync(Path(pair, "/plan"), WireJson.Default.PlanReport, cancel);
 
     public Task<FlipAnswer> FlipAsync(string pair, FlipRequest request, CancellationToken cancel) =>
-        PostAsync(pair, "flip", JsonContent.Create(request, WireJson.Default.FlipRequest), cancel);
+        PostAsync(pair, "flip", Body(request, WireJson.Default.FlipRequest), cancel);
 
     public Task<FlipAnswer> RollbackAsync(string pair, RollbackRequest request, CancellationToken cancel) =>
-        PostAsync(pair, "rollback", JsonContent.Create(request, WireJson.Default.RollbackRequest), cancel);
+        PostAsync(pair, "rollback", Body(request, WireJson.Default.RollbackRequest), cancel);
 
     /// <summary>Notices as they come; it ends only when the daemon does.</summary>
     public async IAsyncEnumerable<PairNotice> EventsAsync(string? pair, [EnumeratorCancellation] CancellationToken cancel)
@@ -79,6 +79,10 @@ internal sealed class ControlClient : IDisposable
             return false;
         }
     }
+
+    /// <summary>With its length: JsonContent would send it in chunks, which small servers and people with socat read badly.</summary>
+    private static StringContent Body<T>(T request, JsonTypeInfo<T> type) =>
+        new(JsonSerializer.Serialize(request, type), new MediaTypeHeaderValue("application/json"));
 
     private static string Path(string pair, string rest) => $"v1/pairs/{Uri.EscapeDataString(pair)}{rest}";
 

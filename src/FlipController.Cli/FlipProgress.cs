@@ -21,7 +21,8 @@ internal static class FlipProgress
         catch (OperationCanceledException) when (cancel.IsCancellationRequested)
         {
             throw new VerbFailure(ExitCode.Interrupted,
-                $"{verb} {pair}: flipctl was interrupted, but the {verb} goes on in the daemon; follow it with `flipctl watch {pair}`, see how it ended with `flipctl status {pair}`");
+                $"{verb} {pair}: flipctl was interrupted, but the {verb} goes on in the daemon; follow it with `flipctl watch {pair}`, "
+                + $"see how it ended with `flipctl status {pair}`");
         }
         bool good = answer.Flip is null or { Outcome: "done" or "unchanged" or "rolled-back" };
         if (!good && !call.Json) throw new VerbFailure(ExitCode.Failed, Phrases.Ended(answer.Pair, answer.Flip!));

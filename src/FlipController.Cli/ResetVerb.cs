@@ -26,7 +26,8 @@ internal static class ResetVerb
         {
             { Configuration: { } configuration } => configuration.Control.Socket,
             var faulty => throw new VerbFailure(ExitCode.Usage,
-                $"reset: {file} has {faulty.Faults.Length} faults (`flipctl check-config {file}` names them); nothing was removed; leave --config out to go on"),
+                $"reset: {file} has {faulty.Faults.Length} faults (`flipctl check-config {file}` names them); nothing was removed; "
+                + "leave --config out to go on"),
         };
         if (!yes)
         {
@@ -38,11 +39,14 @@ internal static class ResetVerb
         }
         bool daemonRuns = await ControlClient.IsThereAsync(socket, cancel);
         IReadOnlyList<string> removed = KernelTraces.Remove();
-        var lines = removed.Select(r => new CheckLine("removed", true, r)).DefaultIfEmpty(new CheckLine("removed", true, "nothing: the kernel has no rule of ours")).ToList();
+        List<CheckLine> lines = removed.Count == 0
+            ? [new CheckLine("removed", true, "nothing: the kernel has no rule of ours")]
+            : [.. removed.Select(r => new CheckLine("removed", true, r))];
         if (removed.Count > 0)
             lines.Add(new CheckLine("new connections", false, "go to whatever listens on the front ports now", "start what should serve them", Warning: true));
         if (daemonRuns)
-            lines.Add(new CheckLine("daemon", false, $"still answers on {socket} and may put the rules back", "systemctl stop flipcontrollerd, then reset again", Warning: true));
+            lines.Add(new CheckLine("daemon", false, $"still answers on {socket} and may put the rules back",
+                "systemctl stop flipcontrollerd, then reset again", Warning: true));
         var report = new CheckReport(true, [.. lines]);
         if (!call.Terminal.Printed(report)) Checks.Print(call.Terminal, report);
         return ExitCode.Done;

@@ -30,6 +30,7 @@ internal static class WatchVerb
             return ExitCode.Done;
         }
         throw new VerbFailure(ExitCode.Unreachable,
-            $"watch: the daemon at {call.Daemon.Socket} ended the stream; connections go on without it; is it being restarted (`systemctl status flipcontrollerd`)?");
+            $"watch: the daemon at {call.Daemon.Socket} ended the stream; connections go on without it; "
+            + "is it being restarted (`systemctl status flipcontrollerd`)?");
     }
 }

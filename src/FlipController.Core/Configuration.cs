@@ -86,9 +86,13 @@ public sealed record GateOptions
     public ImmutableArray<HttpProbe> Probes { get; init; } = [];
     /// <summary>What a changed configuration that no longer has a front address means: a refusal, or consent.</summary>
     public DroppedServices DroppedServices { get; init; } = DroppedServices.Refuse;
+    /// <summary>What a front address means that another process listens on: a refusal, or that its NEW connections are taken over.</summary>
+    public TakenAddresses TakenAddresses { get; init; } = TakenAddresses.Refuse;
 }
 
 public enum DroppedServices { Refuse, Allow }
+
+public enum TakenAddresses { Refuse, Allow }
 
 /// <param name="Service">A front address as the configuration file has it, <c>:80</c> or <c>10.0.0.1:443</c>; the probe goes to its private port.</param>
 /// <param name="Host">The Host header, and with <paramref name="Tls"/> the server name (SNI); null: the address.</param>

@@ -130,6 +130,8 @@ public static class ConfigurationReader
                 Probes = ReadProbes(gate, initial.Gate.Probes, faults),
                 DroppedServices = gate.Value("dropped_services", initial.Gate.DroppedServices,
                     OneOf([("refuse", DroppedServices.Refuse), ("allow", DroppedServices.Allow)])),
+                TakenAddresses = gate.Value("taken_addresses", initial.Gate.TakenAddresses,
+                    OneOf([("refuse", TakenAddresses.Refuse), ("allow", TakenAddresses.Allow)])),
             },
             Watch = new WatchOptions
             {

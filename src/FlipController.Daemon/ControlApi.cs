@@ -15,26 +15,20 @@ internal static class ControlApi
     {
         app.Use((context, next) => GuardAsync(context, next, log));
         app.MapGet("/v1/status", context => StatusAsync(context, fleet));
-        app.MapGet("/v1/pairs/{name}", (HttpContext context, string name) => WithPairAsync(context, fleet, name, async pair =>
-            await AnswerAsync(context, WireJson.Default.PairStatus, await pair.StatusAsync(context.RequestAborted))));
-        app.MapGet("/v1/pairs/{name}/history", (HttpContext context, string name) => WithPairAsync(context, fleet, name, pair =>
-            AnswerAsync(context, WireJson.Default.HistoryReport, new HistoryReport(pair.Name, pair.History()))));
-        app.MapGet("/v1/pairs/{name}/render/{slot}", (HttpContext context, string name, string slot) => WithPairAsync(context, fleet, name, pair =>
-            slot is not ("blue" or "green")
-                ? RefuseAsync(context, 400, "usage", $"there is no slot \"{slot}\": blue or green")
-                : AnswerAsync(context, WireJson.Default.RenderReport, pair.Render(slot == "blue" ? Slot.Blue : Slot.Green))));
-        app.MapGet("/v1/pairs/{name}/plan", (HttpContext context, string name) => WithPairAsync(context, fleet, name, async pair =>
-            await AnswerAsync(context, WireJson.Default.PlanReport, await pair.PlanAsync(context.RequestAborted))));
-        app.MapPost("/v1/pairs/{name}/flip", (HttpContext context, string name) => WithPairAsync(context, fleet, name, async pair =>
+        Pair(HttpMethods.Get, "", async (context, pair) => await AnswerAsync(context, WireJson.Default.PairStatus, await pair.StatusAsync(context.RequestAborted)));
+        Pair(HttpMethods.Get, "/history", (context, pair) => AnswerAsync(context, WireJson.Default.HistoryReport, new HistoryReport(pair.Name, pair.History())));
+        Pair(HttpMethods.Get, "/render/{slot}", RenderAsync);
+        Pair(HttpMethods.Get, "/plan", async (context, pair) => await AnswerAsync(context, WireJson.Default.PlanReport, await pair.PlanAsync(context.RequestAborted)));
+        Pair(HttpMethods.Post, "/flip", async (context, pair) =>
         {
             FlipRequest request = await BodyAsync(context, WireJson.Default.FlipRequest) ?? new FlipRequest();
             await EndedAsync(context, pair, pair.FlipAsync(request), request.Wait, stopping);
-        }));
-        app.MapPost("/v1/pairs/{name}/rollback", (HttpContext context, string name) => WithPairAsync(context, fleet, name, async pair =>
+        });
+        Pair(HttpMethods.Post, "/rollback", async (context, pair) =>
         {
             RollbackRequest request = await BodyAsync(context, WireJson.Default.RollbackRequest) ?? new RollbackRequest();
             await EndedAsync(context, pair, pair.RollbackAsync(request), request.Wait, stopping);
-        }));
+        });
         app.MapPost("/v1/reload", async context =>
         {
             IReadOnlyList<string> faults = await fleet.ReloadAsync();
@@ -48,7 +42,24 @@ internal static class ControlApi
             await context.Response.WriteAsync(await Metrics.TextAsync(fleet, context.RequestAborted), context.RequestAborted);
         });
         app.MapFallback(context => RefuseAsync(context, 404, "usage", $"there is no {context.Request.Method} {context.Request.Path}"));
+
+        // Plain request delegates: the ones with typed parameters bring expression trees and their compiler into memory.
+        void Pair(string method, string path, Func<HttpContext, Pair, Task> answer) => app.MapMethods("/v1/pairs/{name}" + path, [method], (RequestDelegate)(context =>
+        {
+            string name = (string)context.Request.RouteValues["name"]!;
+            return fleet.Find(name) is { } pair
+                ? answer(context, pair)
+                : RefuseAsync(context, 404, "usage",
+                    $"cannot {method} {context.Request.Path}: there is no pair \"{name}\"; nothing was done. There are: {string.Join(", ", fleet.Pairs.Select(p => p.Name))}.");
+        }));
     }
+
+    private static Task RenderAsync(HttpContext context, Pair pair) => context.Request.RouteValues["slot"] switch
+    {
+        "blue" => AnswerAsync(context, WireJson.Default.RenderReport, pair.Render(Slot.Blue)),
+        "green" => AnswerAsync(context, WireJson.Default.RenderReport, pair.Render(Slot.Green)),
+        var other => RefuseAsync(context, 400, "usage", $"cannot render the slot \"{other}\" of pair {pair.Name}: a slot is blue or green"),
+    };
 
     private static async Task StatusAsync(HttpContext context, Fleet fleet)
     {
@@ -96,10 +107,6 @@ internal static class ControlApi
         }
     }
 
-    private static Task WithPairAsync(HttpContext context, Fleet fleet, string name, Func<Pair, Task> answer) => fleet.Find(name) is { } pair
-        ? answer(pair)
-        : RefuseAsync(context, 404, "usage", $"there is no pair \"{name}\"; there are: {string.Join(", ", fleet.Pairs.Select(p => p.Name))}");
-
     private static async Task EndedAsync(HttpContext context, Pair pair, Task<FlipRecord> flip, bool wait, CancellationToken stopping)
     {
         if (!wait)
@@ -111,7 +118,15 @@ internal static class ControlApi
             return;
         }
         using var either = CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted, stopping);
-        FlipRecord ended = await flip.WaitAsync(either.Token);
+        FlipRecord ended;
+        try
+        {
+            ended = await flip.WaitAsync(either.Token);
+        }
+        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
+        {
+            throw new FlipException($"pair {pair.Name}: the daemon stops; what was under way is taken up at its next start");
+        }
         if (ended.Outcome is "failed" or "returned") await RefuseAsync(context, 422, "failed", $"pair {pair.Name}: flip {ended.Id} {ended.Outcome}: {ended.Error}");
         else await AnswerAsync(context, WireJson.Default.FlipAnswer, new FlipAnswer(pair.Name, ended));
     }
@@ -146,10 +161,10 @@ internal static class ControlApi
 
     private static async Task<T?> BodyAsync<T>(HttpContext context, JsonTypeInfo<T> type) where T : class
     {
-        // Not by Content-Length: a body may come in chunks, as flipctl sends it, and then has none. Kestrel bounds its size.
         using var body = new MemoryStream();
+        // Kestrel ends this at the largest request; a chunked body has no length to look at before.
         await context.Request.Body.CopyToAsync(body, context.RequestAborted);
-        return body.Length == 0 ? null : JsonSerializer.Deserialize(body.GetBuffer().AsSpan(0, (int)body.Length), type);
+        return body.Length == 0 ? null : JsonSerializer.Deserialize(body.ToArray(), type);
     }
 
     private static async Task AnswerAsync<T>(HttpContext context, JsonTypeInfo<T> type, T answer, int status = 200)

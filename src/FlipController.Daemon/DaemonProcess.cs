@@ -39,6 +39,7 @@ internal static class DaemonProcess
             Console.Error.WriteLine($"flipcontrollerd: {read.Faults.Length} faults in {file}; nothing was started or changed. `flipctl check-config {file}` checks it again.");
             return BadConfiguration;
         }
+        BePolite();
         try
         {
             using StateLock _ = StateLock.Take(configuration.State);
@@ -67,6 +68,20 @@ internal static class DaemonProcess
         {
             log.LogCritical(new EventId(3, "CannotRun"), "flipcontrollerd cannot run: {Why} `flipctl doctor --config {File}` looks at everything it needs.", e.Message, file);
             return Failed;
+        }
+    }
+
+    /// <summary>The HAProxys have the traffic; whatever the daemon does beside the switch itself can wait for them.</summary>
+    private static void BePolite()
+    {
+        const int niceness = 5;
+        try
+        {
+            ProcessIdentity.Read(Environment.ProcessId)?.SetNiceness(niceness);
+        }
+        catch (KernelException)
+        {
+            // Not allowed to: then it competes as any other process does.
         }
     }
 

@@ -142,8 +142,12 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         Beside($"hook {flip.Id} {flip.Outcome}", stop => _hooks.FlippedAsync(flip, slot, stop));
     }
 
-    /// <summary>At rest, removes what belongs to nobody.</summary>
-    public void Sweep(PairState now) => Beside("sweep", stop => _departure.SweepAsync(now, stop));
+    /// <summary>At rest, removes what belongs to nobody, and gives back the memory the flip took.</summary>
+    public void Sweep(PairState now) => Beside("sweep", async stop =>
+    {
+        await _departure.SweepAsync(now, stop);
+        GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
+    });
 
     private void Beside(string key, Func<CancellationToken, Task> work)
     {

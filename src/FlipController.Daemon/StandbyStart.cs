@@ -103,9 +103,10 @@ internal sealed class StandbyStart(PairEdge edge)
                 throw new FlipException(
                     $"the front address {service} is redirected to generation {left.Active} of pair {left.Pair}, which this daemon does not manage; "
                     + $"configure pair {left.Pair} again, or stop this daemon, say `flipctl reset` (no pair is redirected then), and start it");
-            if (listeners.FirstOrDefault(l => l.Local.Port == service.Port && Overlap(l, service)) is { } other)
+            if (edge.Options.Gate.TakenAddresses == TakenAddresses.Refuse && listeners.FirstOrDefault(l => l.Local.Port == service.Port && Overlap(l, service)) is { } other)
                 throw new FlipException(
-                    $"the front address {service} is in use: {Owner(other)} listens on {other.Local} and would lose its NEW connections; stop it first");
+                    $"the front address {service} is in use: {Owner(other)} listens on {other.Local} and would lose its NEW connections; "
+                    + "stop it first, or allow that (gate.taken_addresses)");
         }
     }
 

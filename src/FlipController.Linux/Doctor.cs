@@ -198,12 +198,14 @@ public static partial class Doctor
         string found = $"{watches} watches and {instances} instances per user, {needed} needed here";
         return needed < watches / 2 && needed < instances / 2
             ? new CheckLine("inotify", true, found)
-            : new CheckLine("inotify", false, found, $"sysctl -w fs.inotify.max_user_instances={Math.Max(512, instances * 2)} fs.inotify.max_user_watches={Math.Max(65536, watches * 2)}", Warning: true);
+            : new CheckLine("inotify", false, found,
+                $"sysctl -w fs.inotify.max_user_instances={Math.Max(512, instances * 2)} fs.inotify.max_user_watches={Math.Max(65536, watches * 2)}", Warning: true);
     }
 
     private static CheckLine Keepalived()
     {
-        bool runs = System.IO.Directory.EnumerateDirectories("/proc").Any(d => char.IsAsciiDigit(Path.GetFileName(d)[0]) && ReadOrEmpty($"{d}/comm").Trim() == "keepalived");
+        bool runs = System.IO.Directory.EnumerateDirectories("/proc").Any(d =>
+            char.IsAsciiDigit(Path.GetFileName(d)[0]) && ReadOrEmpty($"{d}/comm").Trim() == "keepalived");
         return new CheckLine("keepalived", true, runs ? "runs here; this version neither asks nor changes it" : "does not run here, and need not");
     }
 

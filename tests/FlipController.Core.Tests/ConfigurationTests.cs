@@ -37,7 +37,7 @@ public sealed class ConfigurationTests
                 ("ports", Map(("blue", "30000"), ("green", "30100"))),
                 ("redirect", Map(("method", "nftables"), ("mark_mask", "0x0ff00000"))),
                 ("hold", Map(("method", "none"), ("max", "900ms"))),
-                ("gate", Map(("timeout", "1m"), ("parity", "none"), ("dropped_services", "allow"), ("probes", List(
+                ("gate", Map(("timeout", "1m"), ("parity", "none"), ("dropped_services", "allow"), ("taken_addresses", "allow"), ("probes", List(
                     Map(("http", Map(("service", ":80"), ("path", "/healthz"), ("host", "example.org"), ("expect", "204"), ("tls", "true")))),
                     Map(("http", Map(("service", "[::1]:443")))))))),
                 ("watch", Map(("undo", "1h"), ("max_5xx_ratio", "0.5"), ("min_requests", "7"), ("parity_grace", "0s"))),
@@ -53,8 +53,8 @@ public sealed class ConfigurationTests
         Assert.Equal(new PortsOptions { Blue = 30000, Green = 30100 }, edge.Ports);
         Assert.Equal(0x0ff00000u, edge.Redirect.MarkMask);
         Assert.Equal(new HoldOptions { Method = HoldMethod.None, Max = TimeSpan.FromMilliseconds(900) }, edge.Hold);
-        Assert.Equal((TimeSpan.FromMinutes(1), ParityRule.None, DroppedServices.Allow),
-            (edge.Gate.Timeout, edge.Gate.Parity, edge.Gate.DroppedServices));
+        Assert.Equal((TimeSpan.FromMinutes(1), ParityRule.None, DroppedServices.Allow, TakenAddresses.Allow),
+            (edge.Gate.Timeout, edge.Gate.Parity, edge.Gate.DroppedServices, edge.Gate.TakenAddresses));
         Assert.Equal([new HttpProbe(":80", "/healthz", "example.org", 204, 204, true), new HttpProbe("[::1]:443", "/", null, 200, 399, false)],
             edge.Gate.Probes);
         Assert.Equal(new WatchOptions { Undo = TimeSpan.FromHours(1), Max5xxRatio = 0.5, MinRequests = 7, ParityGrace = TimeSpan.Zero }, edge.Watch);
@@ -77,6 +77,7 @@ public sealed class ConfigurationTests
     [InlineData("redirect", "mark_mask", "0x1ffffffff", "\"0x1ffffffff\" must be one run of at least 8 bits, such as 0x00ffff00")]
     [InlineData("gate", "parity", "most", "\"most\" must be all or none")]
     [InlineData("gate", "dropped_services", "yes", "\"yes\" must be refuse or allow")]
+    [InlineData("gate", "taken_addresses", "yes", "\"yes\" must be refuse or allow")]
     [InlineData("watch", "undo", "-1s", "\"-1s\" must be a duration such as 250ms, 30s, 10m or 1h, between 1s and 24h")]
     [InlineData("watch", "max_5xx_ratio", "5%", "\"5%\" must be a number between 0 and 1")]
     [InlineData("watch", "min_requests", "many", "\"many\" must be a whole number between 1 and 1000000000")]

@@ -4,6 +4,7 @@ using System.Net.Sockets;
 using System.Text;
 using System.Text.Json;
 using FlipController.Core;
+using FlipController.Tests.Shared;
 using Xunit;
 
 namespace FlipController.SystemTests;
@@ -139,7 +140,7 @@ public sealed class CliTests : IDisposable
     {
         Ran script = await FlipctlAsync("completion", shell);
         Assert.Equal((0, ""), (script.ExitCode, script.Error));
-        Assert.SkipUnless(Found(shell), $"no {shell} on this host");
+        Require.Program(shell);
         Ran syntax = await RunAsync(shell, ["-n", await FileAsync(script.Output)]);
         Assert.Equal(new Ran(0, "", ""), syntax);
     }
@@ -226,6 +227,14 @@ public sealed class CliTests : IDisposable
     }
 
     [Fact(Timeout = Limit)]
+    public async Task A_rollback_says_where_new_connections_go_back_to()
+    {
+        using var daemon = new Responder(Socket, _ => Reply.Json(200, new FlipAnswer("edge", Flip() with { Outcome = "rolled-back" }), WireJson.Default.FlipAnswer));
+        Assert.Equal(new Ran(0, "edge: new connections go back to generation 6 (flip 7 to generation 7 is undone); window 212 us (none); "
+            + "5 open connections stay on the old side\n", ""), await FlipctlAsync("--socket", Socket, "rollback", "edge"));
+    }
+
+    [Fact(Timeout = Limit)]
     public async Task What_is_only_accepted_is_told_so()
     {
         using var daemon = new Responder(Socket, _ => Reply.Json(202, new FlipAnswer("edge", null), WireJson.Default.FlipAnswer));
@@ -278,7 +287,7 @@ public sealed class CliTests : IDisposable
     [Fact(Timeout = Limit)]
     public async Task On_a_terminal_a_flip_shows_each_step_with_its_time()
     {
-        Assert.SkipUnless(Found("script"), "no script(1) on this host: no terminal to be had");
+        Require.Program("script");
         PairNotice Step(string state) => new(DateTimeOffset.Now, "edge", "state", state, $"now {state}");
         using var shown = new ManualResetEventSlim();
         using var daemon = new Responder(Socket, request => request.Method == "GET"
@@ -349,9 +358,9 @@ public sealed class CliTests : IDisposable
     [Fact(Timeout = Limit)]
     public async Task Reset_takes_our_table_out_of_the_kernel_and_says_what_follows()
     {
-        bool root = Environment.UserName == "root" && Found("unshare") && Found("nft");
-        if ((Environment.GetEnvironmentVariable("FLIP_REQUIRE") ?? "").Split(',').Contains("netns")) Assert.True(root, "FLIP_REQUIRE has netns: it takes root, unshare and nft");
-        Assert.SkipUnless(root, "a network namespace of its own takes root, unshare and nft");
+        Require.Netns();
+        Require.Program("unshare");
+        Require.Program("nft");
         Ran ran = await RunAsync("unshare", ["-n", "sh", "-c", $"nft add table inet flipcontroller; nft add table inet other; {Flipctl} reset --yes; nft list tables; {Flipctl} reset --yes --json"]);
         Assert.Equal("", ran.Error);
         string[] lines = ran.Output.Split('\n');
@@ -384,9 +393,6 @@ public sealed class CliTests : IDisposable
         await File.WriteAllTextAsync(path, text);
         return path;
     }
-
-    private static bool Found(string program) =>
-        (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':').Any(d => File.Exists(Path.Combine(d, program)));
 
     private static Task<Ran> FlipctlAsync(params string[] arguments) => FlipctlAsync(arguments, out _);
 

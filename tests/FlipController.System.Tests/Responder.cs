@@ -109,13 +109,11 @@ internal sealed class Responder : IDisposable
             {
                 string[] lines = text.ToString(0, head).Split("\r\n");
                 string body = text.ToString(head + 4, text.Length - head - 4);
-                // HttpClient sends a JsonContent in chunks: here one chunk, and the empty one that ends it.
-                bool chunked = lines.Contains("Transfer-Encoding: chunked");
                 int length = lines.FirstOrDefault(l => l.StartsWith("Content-Length: ", StringComparison.Ordinal)) is { } l ? int.Parse(l["Content-Length: ".Length..]) : 0;
-                if (chunked ? body.EndsWith("0\r\n\r\n", StringComparison.Ordinal) : body.Length >= length)
+                if (body.Length >= length)
                 {
                     string[] words = lines[0].Split(' ');
-                    return new Request(words[0], words[1], chunked ? body.Split("\r\n")[1] : body);
+                    return new Request(words[0], words[1], body);
                 }
             }
             int read = await connection.ReceiveAsync(buffer, _over.Token);

@@ -8,6 +8,7 @@ public sealed class NetnsProcess : IDisposable
 {
     private const int MaxOutput = 4 * 1024 * 1024;
 
+    private int _disposed;
     private readonly Process _process;
     private readonly StringBuilder _output = new(), _errors = new();
 
@@ -57,8 +58,10 @@ public sealed class NetnsProcess : IDisposable
         }
     }
 
+    /// <summary>Twice is fine: a test may end its process before the namespace does.</summary>
     public void Dispose()
     {
+        if (Interlocked.Exchange(ref _disposed, 1) == 1) return;
         if (!_process.HasExited)
         {
             _process.Kill();

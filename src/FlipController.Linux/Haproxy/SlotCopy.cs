@@ -279,6 +279,8 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place)
             # Written by FlipController. The files that follow are copies of the user's, in the order HAProxy reads them.
             global
                 stats socket {ConfigurationLine.Quote(Bytes(place.AdminSocket))} mode 600 level admin
+                # First health checks begin within this time, not spread over a whole interval: the gate waits for them.
+                max-spread-checks 500ms
 
             """.ReplaceLineEndings("\n");
         return new($"{place.Directory}/{Projection.OwnFile}", null, Encoding.Latin1.GetBytes(text), []);

@@ -37,6 +37,8 @@ public sealed class ProjectionTests
             # Written by FlipController. The files that follow are copies of the user's, in the order HAProxy reads them.
             global
                 stats socket /run/fc/blue/admin.sock mode 600 level admin
+                # First health checks begin within this time, not spread over a whole interval: the gate waits for them.
+                max-spread-checks 500ms
 
             """, Text(rendered.Files[0]));
     }
