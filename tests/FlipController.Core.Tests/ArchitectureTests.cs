@@ -69,7 +69,7 @@ public sealed partial class ArchitectureTests
     public void The_machine_uses_values_alone() => Assert.Empty(
         from line in Lines("Core/Machine")
         where Using().Match(line.Text) is { Success: true } u
-            && u.Groups[1].Value is not ("System.Collections.Immutable" or "System.Text.Json.Serialization" or "FlipController.Core")
+            && u.Groups[1].Value is not ("System.Collections.Immutable" or "System.Diagnostics" or "System.Text.Json.Serialization" or "FlipController.Core")
             || Impure().IsMatch(line.Text)
         select line);
 
