@@ -21,7 +21,7 @@ public sealed class TroubleWithHaproxyTests
     public async Task A_bad_configuration_moves_nothing_says_why_and_the_next_good_one_goes_live()
     {
         await using TroubledPair pair = await TroubledPair.StartAsync(
-            "    gate: { timeout: 700ms, probes: [ { http: { service: \"127.0.0.1:8080\", path: /healthz } } ] }\n");
+            "    gate: { timeout: 2s, probes: [ { http: { service: \"127.0.0.1:8080\", path: /healthz } } ] }\n");
         using Backend backend = Backend.Start(new BackendOptions { Namespace = pair.Netns.Name });
         using Backend other = Backend.Start(new BackendOptions { Namespace = pair.Netns.Name, Listen = [new IPEndPoint(IPAddress.Loopback, 8099)] });
         string Balanced(string name, int port) => TroubledPair.Serving(name, more: $"""
@@ -64,7 +64,7 @@ public sealed class TroubleWithHaproxyTests
             Assert.DoesNotContain("/run/edge/", failed.Error!);
         }
         // An operator's word does not make it better.
-        Said asked = await pair.FlipctlAsync("flip", "edge");
+        Spoken asked = await pair.FlipctlAsync("flip", "edge");
         Assert.Equal(1, asked.Code);
         Assert.Contains($"{pair.Config}:", asked.Errors);
 
@@ -89,7 +89,7 @@ public sealed class TroubleWithHaproxyTests
         FlipRecord refused = (await pair.FlipsAsync(3))[^1];
         Assert.Contains("no longer serves 127.0.0.1:8085", refused.Error);
         Assert.Equal("v2", pair.Get("127.0.0.1:8085"));
-        Said allowed = await pair.FlipctlAsync("flip", "edge", "--allow-drop", "--reason", "the old port is gone");
+        Spoken allowed = await pair.FlipctlAsync("flip", "edge", "--allow-drop", "--reason", "the old port is gone");
         Assert.True(allowed.Code == 0, $"{allowed}\n{pair.Log}");
         Assert.Equal("the old port is gone", (await pair.HistoryAsync())[^1].Reason);
         Assert.Equal("v3", pair.Get());
@@ -169,7 +169,7 @@ public sealed class TroubleWithFilesTests
         await pair.UntilAsync(s => s.Fault is not null);
         Assert.StartsWith($"cannot read {pair.Config}: Could not find file", (await pair.StatusAsync()).Fault);
         // Asked for now, a flip fails for the same reason and moves nothing.
-        Said asked = await pair.FlipctlAsync("flip", "edge");
+        Spoken asked = await pair.FlipctlAsync("flip", "edge");
         Assert.Equal(1, asked.Code);
         Assert.Contains($"cannot read {pair.Config}", asked.Errors);
         File.Move(pair.Config + ".old", pair.Config);
@@ -270,7 +270,7 @@ public sealed class TroubleWithFilesTests
         Assert.True(await pair.StatusAsync() is { State: "gating", Pending: true, Active.Number: 1 }, $"{await pair.StatusAsync()}");
         Assert.Equal("v1", pair.Get());
         // A rollback now is refused: nothing has moved.
-        Said refused = await pair.FlipctlAsync("rollback", "edge");
+        Spoken refused = await pair.FlipctlAsync("rollback", "edge");
         Assert.Equal((3, "flipctl: pair edge: a flip is under way and has not moved anything yet; wait for it to end, then roll back\n"), (refused.Code, refused.Errors));
         slow.Healthy = true;
         IReadOnlyList<FlipRecord> flips = await pair.FlipsAsync(3);
@@ -319,14 +319,14 @@ public sealed class TroubleAtTheSocketTests
     public async Task A_wrong_request_gets_its_status_one_sentence_and_changes_nothing()
     {
         await using TroubledPair pair = await TroubledPair.StartAsync();
-        Said curl = Curl("--data", "{}", "http://x/v1/pairs/nosuch/flip");
+        Spoken curl = Curl("--data", "{}", "http://x/v1/pairs/nosuch/flip");
         Assert.Equal("404", curl.Errors);
-        Assert.Equal(new ErrorAnswer("usage", "there is no pair \"nosuch\"; there are: edge"), Error(curl.Output));
-        Said flipctl = await pair.FlipctlAsync("flip", "nosuch");
-        Assert.Equal(new Said(2, "", "flipctl: there is no pair \"nosuch\"; there are: edge\n"), flipctl);
+        Assert.Equal(new ErrorAnswer("usage", "cannot POST /v1/pairs/nosuch/flip: there is no pair \"nosuch\"; nothing was done. There are: edge."), Error(curl.Output));
+        Spoken flipctl = await pair.FlipctlAsync("flip", "nosuch");
+        Assert.Equal(new Spoken(2, "", "flipctl: cannot POST /v1/pairs/nosuch/flip: there is no pair \"nosuch\"; nothing was done. There are: edge.\n"), flipctl);
 
-        Said back = await pair.FlipctlAsync("rollback", "edge");
-        Assert.Equal(new Said(3, "", "flipctl: pair edge: there is no previous generation to return to\n"), back);
+        Spoken back = await pair.FlipctlAsync("rollback", "edge");
+        Assert.Equal(new Spoken(3, "", "flipctl: pair edge: there is no previous generation to return to\n"), back);
         Assert.Equal(409, (await pair.PostAsync("v1/pairs/edge/rollback")).Status);
 
         foreach (string wrong in new[] { "{", "[]", "{\"wait\":\"yes\"}", "\"flip\"", "{\"reason\":{}}", "nonsense", "{\"wait\":true}}" })
@@ -351,11 +351,11 @@ public sealed class TroubleAtTheSocketTests
         Assert.Single(await pair.HistoryAsync());
         Assert.Equal("200", Curl("http://x/v1/status").Errors);
 
-        Said Curl(params string[] arguments)
+        Spoken Curl(params string[] arguments)
         {
             string said = pair.Netns.Exec("curl", ["--silent", "--unix-socket", pair.Socket, "--write-out", "\n%{http_code}", "--max-time", "5", .. arguments]);
             int end = said.LastIndexOf('\n');
-            return new Said(0, said[..end], said[(end + 1)..]);
+            return new Spoken(0, said[..end], said[(end + 1)..]);
         }
 
         static ErrorAnswer Error(string body) => JsonSerializer.Deserialize(body, WireJson.Default.ErrorAnswer)!;
@@ -380,7 +380,7 @@ public sealed class TroubleAtTheSocketTests
             callers.Add(watcher);
             watcher.Connect(new UnixDomainSocketEndPoint(pair.Socket));
             watcher.Send("GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n"u8);
-            Said flipped = await pair.FlipctlAsync("flip", "edge", "--reason", "\"quotes\", {pair} and\nlines");
+            Spoken flipped = await pair.FlipctlAsync("flip", "edge", "--reason", "\"quotes\", {pair} and\nlines");
             Assert.True(flipped.Code == 0, flipped.All);
             Assert.Equal("\"quotes\", {pair} and\nlines", (await pair.HistoryAsync())[^1].Reason);
         }
@@ -583,7 +583,7 @@ public sealed class TroubleWithTheKernelTests
         Assert.Equal(1, (await pair.FlipctlAsync("render", "edge", "green")).Code);
 
         pair.Save(TroubledPair.Serving("v2"));
-        Said rendered = await pair.FlipctlAsync("render", "edge", "green");
+        Spoken rendered = await pair.FlipctlAsync("render", "edge", "green");
         Assert.Equal(0, rendered.Code);
         Assert.Contains("127.0.0.1:22000", rendered.Output);
         // Ten at once do not disturb each other.
@@ -600,7 +600,7 @@ public sealed class TroubleWithTheKernelTests
 
         async Task<PlanReport> PlanAsync(int code)
         {
-            Said said = await pair.FlipctlAsync("--json", "plan", "edge");
+            Spoken said = await pair.FlipctlAsync("--json", "plan", "edge");
             Assert.True(said.Code == code, said.All);
             return JsonSerializer.Deserialize(said.Output, WireJson.Default.PlanReport)!;
         }
@@ -618,16 +618,16 @@ public sealed class TroubleWithTheKernelTests
         pair.Netns.Exec("nft", "-f", pair.Dir.Write("firewalld.nft", Firewalld));
         string[] Tables() => pair.Netns.Exec("nft", "list", "tables").Split('\n', StringSplitOptions.RemoveEmptyEntries);
         Assert.Contains("table inet flipcontroller", Tables());
-        Said asked = await pair.FlipctlAsync("reset");
+        Spoken asked = await pair.FlipctlAsync("reset");
         Assert.Equal(2, asked.Code);
         Assert.Contains("table inet flipcontroller", Tables());
-        Said warned = await pair.FlipctlAsync("reset", "--yes");
+        Spoken warned = await pair.FlipctlAsync("reset", "--yes");
         Assert.Equal(0, warned.Code);
         Assert.Contains("removed: table inet flipcontroller", warned.Output);
         Assert.Contains("still answers on", warned.Output.ReplaceLineEndings(" "));
         Assert.Equal(["table ip nat", "table inet firewalld"], Tables());
         Assert.Contains("dnat to 127.0.0.1:8099", pair.Ruleset());
-        Said again = await pair.FlipctlAsync("reset", "--yes");
+        Spoken again = await pair.FlipctlAsync("reset", "--yes");
         Assert.Contains("nothing: the kernel has no rule of ours", again.Output);
         // The daemon started anew puts right what it finds missing, with the HAProxy that still runs.
         pair.Daemon.Terminate();
