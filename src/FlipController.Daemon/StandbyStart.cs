@@ -103,22 +103,16 @@ internal sealed class StandbyStart(PairEdge edge)
                 throw new FlipException(
                     $"the front address {service} is redirected to generation {left.Active} of pair {left.Pair}, which this daemon does not manage; "
                     + $"configure pair {left.Pair} again, or stop this daemon, say `flipctl reset` (no pair is redirected then), and start it");
-            if (edge.Options.Gate.TakenAddresses == TakenAddresses.Refuse && listeners.FirstOrDefault(l => l.Local.Port == service.Port && Overlap(l, service)) is { } other)
+            if (edge.Options.Gate.TakenAddresses == TakenAddresses.Refuse
+                && listeners.FirstOrDefault(l => Overlap(l, service)) is { } other)
                 throw new FlipException(
                     $"the front address {service} is in use: {Owner(other)} listens on {other.Local} and would lose its NEW connections; "
                     + "stop it first, or allow that (gate.taken_addresses)");
         }
     }
 
-    private static bool Overlap(TcpSocket listener, Service service)
-    {
-        IPAddress address = listener.Local.Address;
-        bool v4 = address.AddressFamily == System.Net.Sockets.AddressFamily.InterNetwork || (address.Equals(IPAddress.IPv6Any) && listener.V6Only != true);
-        bool v6 = address.AddressFamily == System.Net.Sockets.AddressFamily.InterNetworkV6;
-        if (address.Equals(service.Address)) return true;
-        bool wild = address.Equals(IPAddress.Any) || address.Equals(IPAddress.IPv6Any);
-        return (wild || service.IsWildcard) && ((v4 && service.CoversIPv4) || (v6 && service.CoversIPv6));
-    }
+    private static bool Overlap(TcpSocket listener, Service service) =>
+        new Service(listener.Local.Address, listener.Local.Port, listener.V6Only == true).Overlaps(service);
 
     private static string Owner(TcpSocket socket)
     {

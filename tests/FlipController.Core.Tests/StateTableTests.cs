@@ -1,4 +1,5 @@
 using FlipController.Core.Machine;
+using FlipController.Tests.Shared;
 using Xunit;
 
 namespace FlipController.Core.Tests;
@@ -11,7 +12,7 @@ public class StateTableTests
     [Fact]
     public void The_table_in_the_README_is_the_machines_own()
     {
-        string readme = Path.Combine(Root(), "README.md");
+        string readme = Path.Combine(Repository.Root, "README.md");
         string text = File.ReadAllText(readme);
         int from = text.IndexOf(Begin, StringComparison.Ordinal) + Begin.Length, to = text.IndexOf(End, StringComparison.Ordinal);
         Assert.True(from >= Begin.Length && to >= from, "README.md has no state table between its two marks");
@@ -24,12 +25,5 @@ public class StateTableTests
     {
         Assert.Equal(Enum.GetValues<PhaseKind>(), StateTable.States.ToArray());
         Assert.Equal(Enum.GetValues<PairEventKind>(), StateTable.Events.Distinct().Order());
-    }
-
-    private static string Root()
-    {
-        string? directory = AppContext.BaseDirectory;
-        while (directory is not null && !File.Exists(Path.Combine(directory, "FlipController.sln"))) directory = Path.GetDirectoryName(directory);
-        return directory ?? throw new InvalidOperationException("the tests do not run inside the repository");
     }
 }

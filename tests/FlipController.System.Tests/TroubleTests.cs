@@ -64,7 +64,7 @@ public sealed class TroubleWithHaproxyTests
             Assert.DoesNotContain("/run/edge/", failed.Error!);
         }
         // An operator's word does not make it better.
-        Spoken asked = await pair.FlipctlAsync("flip", "edge");
+        Outcome asked = await pair.FlipctlAsync("flip", "edge");
         Assert.Equal(1, asked.Code);
         Assert.Contains($"{pair.Config}:", asked.Errors);
 
@@ -89,7 +89,7 @@ public sealed class TroubleWithHaproxyTests
         FlipRecord refused = (await pair.FlipsAsync(3))[^1];
         Assert.Contains("no longer serves 127.0.0.1:8085", refused.Error);
         Assert.Equal("v2", pair.Get("127.0.0.1:8085"));
-        Spoken allowed = await pair.FlipctlAsync("flip", "edge", "--allow-drop", "--reason", "the old port is gone");
+        Outcome allowed = await pair.FlipctlAsync("flip", "edge", "--allow-drop", "--reason", "the old port is gone");
         Assert.True(allowed.Code == 0, $"{allowed}\n{pair.Log}");
         Assert.Equal("the old port is gone", (await pair.HistoryAsync())[^1].Reason);
         Assert.Equal("v3", pair.Get());
@@ -169,7 +169,7 @@ public sealed class TroubleWithFilesTests
         await pair.UntilAsync(s => s.Fault is not null);
         Assert.StartsWith($"cannot read {pair.Config}: Could not find file", (await pair.StatusAsync()).Fault);
         // Asked for now, a flip fails for the same reason and moves nothing.
-        Spoken asked = await pair.FlipctlAsync("flip", "edge");
+        Outcome asked = await pair.FlipctlAsync("flip", "edge");
         Assert.Equal(1, asked.Code);
         Assert.Contains($"cannot read {pair.Config}", asked.Errors);
         File.Move(pair.Config + ".old", pair.Config);
@@ -270,7 +270,7 @@ public sealed class TroubleWithFilesTests
         Assert.True(await pair.StatusAsync() is { State: "gating", Pending: true, Active.Number: 1 }, $"{await pair.StatusAsync()}");
         Assert.Equal("v1", pair.Get());
         // A rollback now is refused: nothing has moved.
-        Spoken refused = await pair.FlipctlAsync("rollback", "edge");
+        Outcome refused = await pair.FlipctlAsync("rollback", "edge");
         Assert.Equal((3, "flipctl: pair edge: a flip is under way and has not moved anything yet; wait for it to end, then roll back\n"), (refused.Code, refused.Errors));
         slow.Healthy = true;
         IReadOnlyList<FlipRecord> flips = await pair.FlipsAsync(3);
@@ -319,14 +319,14 @@ public sealed class TroubleAtTheSocketTests
     public async Task A_wrong_request_gets_its_status_one_sentence_and_changes_nothing()
     {
         await using TroubledPair pair = await TroubledPair.StartAsync();
-        Spoken curl = Curl("--data", "{}", "http://x/v1/pairs/nosuch/flip");
+        Outcome curl = Curl("--data", "{}", "http://x/v1/pairs/nosuch/flip");
         Assert.Equal("404", curl.Errors);
         Assert.Equal(new ErrorAnswer("usage", "cannot POST /v1/pairs/nosuch/flip: there is no pair \"nosuch\"; nothing was done. There are: edge."), Error(curl.Output));
-        Spoken flipctl = await pair.FlipctlAsync("flip", "nosuch");
-        Assert.Equal(new Spoken(2, "", "flipctl: cannot POST /v1/pairs/nosuch/flip: there is no pair \"nosuch\"; nothing was done. There are: edge.\n"), flipctl);
+        Outcome flipctl = await pair.FlipctlAsync("flip", "nosuch");
+        Assert.Equal(new Outcome(2, "", "flipctl: cannot POST /v1/pairs/nosuch/flip: there is no pair \"nosuch\"; nothing was done. There are: edge.\n"), flipctl);
 
-        Spoken back = await pair.FlipctlAsync("rollback", "edge");
-        Assert.Equal(new Spoken(3, "", "flipctl: pair edge: there is no previous generation to return to\n"), back);
+        Outcome back = await pair.FlipctlAsync("rollback", "edge");
+        Assert.Equal(new Outcome(3, "", "flipctl: pair edge: there is no previous generation to return to\n"), back);
         Assert.Equal(409, (await pair.PostAsync("v1/pairs/edge/rollback")).Status);
 
         foreach (string wrong in new[] { "{", "[]", "{\"wait\":\"yes\"}", "\"flip\"", "{\"reason\":{}}", "nonsense", "{\"wait\":true}}" })
@@ -351,11 +351,11 @@ public sealed class TroubleAtTheSocketTests
         Assert.Single(await pair.HistoryAsync());
         Assert.Equal("200", Curl("http://x/v1/status").Errors);
 
-        Spoken Curl(params string[] arguments)
+        Outcome Curl(params string[] arguments)
         {
             string said = pair.Netns.Exec("curl", ["--silent", "--unix-socket", pair.Socket, "--write-out", "\n%{http_code}", "--max-time", "5", .. arguments]);
             int end = said.LastIndexOf('\n');
-            return new Spoken(0, said[..end], said[(end + 1)..]);
+            return new Outcome(0, said[..end], said[(end + 1)..]);
         }
 
         static ErrorAnswer Error(string body) => JsonSerializer.Deserialize(body, WireJson.Default.ErrorAnswer)!;
@@ -380,7 +380,7 @@ public sealed class TroubleAtTheSocketTests
             callers.Add(watcher);
             watcher.Connect(new UnixDomainSocketEndPoint(pair.Socket));
             watcher.Send("GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n"u8);
-            Spoken flipped = await pair.FlipctlAsync("flip", "edge", "--reason", "\"quotes\", {pair} and\nlines");
+            Outcome flipped = await pair.FlipctlAsync("flip", "edge", "--reason", "\"quotes\", {pair} and\nlines");
             Assert.True(flipped.Code == 0, flipped.All);
             Assert.Equal("\"quotes\", {pair} and\nlines", (await pair.HistoryAsync())[^1].Reason);
         }
@@ -583,7 +583,7 @@ public sealed class TroubleWithTheKernelTests
         Assert.Equal(1, (await pair.FlipctlAsync("render", "edge", "green")).Code);
 
         pair.Save(TroubledPair.Serving("v2"));
-        Spoken rendered = await pair.FlipctlAsync("render", "edge", "green");
+        Outcome rendered = await pair.FlipctlAsync("render", "edge", "green");
         Assert.Equal(0, rendered.Code);
         Assert.Contains("127.0.0.1:22000", rendered.Output);
         // Ten at once do not disturb each other.
@@ -600,7 +600,7 @@ public sealed class TroubleWithTheKernelTests
 
         async Task<PlanReport> PlanAsync(int code)
         {
-            Spoken said = await pair.FlipctlAsync("--json", "plan", "edge");
+            Outcome said = await pair.FlipctlAsync("--json", "plan", "edge");
             Assert.True(said.Code == code, said.All);
             return JsonSerializer.Deserialize(said.Output, WireJson.Default.PlanReport)!;
         }
@@ -618,16 +618,16 @@ public sealed class TroubleWithTheKernelTests
         pair.Netns.Exec("nft", "-f", pair.Dir.Write("firewalld.nft", Firewalld));
         string[] Tables() => pair.Netns.Exec("nft", "list", "tables").Split('\n', StringSplitOptions.RemoveEmptyEntries);
         Assert.Contains("table inet flipcontroller", Tables());
-        Spoken asked = await pair.FlipctlAsync("reset");
+        Outcome asked = await pair.FlipctlAsync("reset");
         Assert.Equal(2, asked.Code);
         Assert.Contains("table inet flipcontroller", Tables());
-        Spoken warned = await pair.FlipctlAsync("reset", "--yes");
+        Outcome warned = await pair.FlipctlAsync("reset", "--yes");
         Assert.Equal(0, warned.Code);
         Assert.Contains("removed: table inet flipcontroller", warned.Output);
         Assert.Contains("still answers on", warned.Output.ReplaceLineEndings(" "));
         Assert.Equal(["table ip nat", "table inet firewalld"], Tables());
         Assert.Contains("dnat to 127.0.0.1:8099", pair.Ruleset());
-        Spoken again = await pair.FlipctlAsync("reset", "--yes");
+        Outcome again = await pair.FlipctlAsync("reset", "--yes");
         Assert.Contains("nothing: the kernel has no rule of ours", again.Output);
         // The daemon started anew puts right what it finds missing, with the HAProxy that still runs.
         pair.Daemon.Terminate();

@@ -169,11 +169,11 @@ internal sealed class TroubledPair : IAsyncDisposable
     public Task<(int Status, string Body)> PostAsync(string path, string json = "{}") =>
         SendAsync(HttpMethod.Post, path, new StringContent(json, Encoding.UTF8, "application/json"));
 
-    public async Task<Spoken> FlipctlAsync(params string[] arguments)
+    public async Task<Outcome> FlipctlAsync(params string[] arguments)
     {
         NetnsProcess flipctl = Netns.Start(Programs.Cli, ["--socket", Socket, .. arguments]);
         int code = await flipctl.Exit(Soon);
-        return new Spoken(code, flipctl.Output, flipctl.Errors);
+        return new Outcome(code, flipctl.Output, flipctl.Errors);
     }
 
     /// <summary>Waits until the pair is at rest with so many flips in its history; fails when there are more.</summary>
@@ -250,7 +250,7 @@ internal sealed class TroubledPair : IAsyncDisposable
     }
 }
 
-internal sealed record Spoken(int Code, string Output, string Errors)
+internal sealed record Outcome(int Code, string Output, string Errors)
 {
     public string All => Output + Errors;
 }
