@@ -21,7 +21,7 @@ public sealed class TroubleWithHaproxyTests
     public async Task A_bad_configuration_moves_nothing_says_why_and_the_next_good_one_goes_live()
     {
         await using TroubledPair pair = await TroubledPair.StartAsync(
-            "    gate: { timeout: 700ms, probes: [ { http: { service: \"127.0.0.1:8080\", path: /healthz } } ] }\n");
+            "    gate: { timeout: 2s, probes: [ { http: { service: \"127.0.0.1:8080\", path: /healthz } } ] }\n");
         using Backend backend = Backend.Start(new BackendOptions { Namespace = pair.Netns.Name });
         using Backend other = Backend.Start(new BackendOptions { Namespace = pair.Netns.Name, Listen = [new IPEndPoint(IPAddress.Loopback, 8099)] });
         string Balanced(string name, int port) => TroubledPair.Serving(name, more: $"""
@@ -100,7 +100,8 @@ public sealed class TroubleWithHaproxyTests
     [Theory(Timeout = Limit)]
     [InlineData("kill -9 $pid")]
     [InlineData("(sleep 0.2; kill -9 $pid) >/dev/null 2>&1 &")]
-    [InlineData("kill -STOP $pid")]
+    // Not before it has let go of its output: until then it is still starting, which may take two minutes.
+    [InlineData("until [ \"$(readlink /proc/$pid/fd/2)\" = /dev/null ]; do :; done; kill -STOP $pid")]
     public async Task A_haproxy_that_crashes_or_hangs_once_started_moves_nothing(string crash)
     {
         // v2 never gets ready by itself, so that the crash comes before the end of the gate.
@@ -321,9 +322,9 @@ public sealed class TroubleAtTheSocketTests
         await using TroubledPair pair = await TroubledPair.StartAsync();
         Outcome curl = Curl("--data", "{}", "http://x/v1/pairs/nosuch/flip");
         Assert.Equal("404", curl.Errors);
-        Assert.Equal(new ErrorAnswer("usage", "there is no pair \"nosuch\"; there are: edge"), Error(curl.Output));
+        Assert.Equal(new ErrorAnswer("usage", "cannot POST /v1/pairs/nosuch/flip: there is no pair \"nosuch\"; nothing was done. There are: edge."), Error(curl.Output));
         Outcome flipctl = await pair.FlipctlAsync("flip", "nosuch");
-        Assert.Equal(new Outcome(2, "", "flipctl: there is no pair \"nosuch\"; there are: edge\n"), flipctl);
+        Assert.Equal(new Outcome(2, "", "flipctl: cannot POST /v1/pairs/nosuch/flip: there is no pair \"nosuch\"; nothing was done. There are: edge.\n"), flipctl);
 
         Outcome back = await pair.FlipctlAsync("rollback", "edge");
         Assert.Equal(new Outcome(3, "", "flipctl: pair edge: there is no previous generation to return to\n"), back);
