@@ -22,6 +22,11 @@ public sealed record Service(IPAddress Address, int Port, bool V6Only = false)
 
     public bool CoversIPv6 => Address.AddressFamily == AddressFamily.InterNetworkV6 && !Address.IsIPv4MappedToIPv6;
 
+    /// <summary>Some connection would be for both.</summary>
+    public bool Overlaps(Service other) => Port == other.Port
+        && (Address.Equals(other.Address)
+            || ((IsWildcard || other.IsWildcard) && ((CoversIPv4 && other.CoversIPv4) || (CoversIPv6 && other.CoversIPv6))));
+
     /// <summary><c>*:80</c>, <c>10.0.0.1:80</c>, <c>[::]:80</c>, <c>[::]:80 v6only</c>, <c>[2001:db8::1]:443</c>.</summary>
     public override string ToString()
     {

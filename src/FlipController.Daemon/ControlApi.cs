@@ -11,9 +11,9 @@ internal static class ControlApi
 {
     private static readonly TimeSpan s_observation = TimeSpan.FromSeconds(5);
 
-    public static void Map(WebApplication app, Fleet fleet, CancellationToken stopping)
+    public static void Map(WebApplication app, Fleet fleet, ILogger log, CancellationToken stopping)
     {
-        app.Use((context, next) => GuardAsync(context, next));
+        app.Use((context, next) => GuardAsync(context, next, log));
         app.MapGet("/v1/status", context => StatusAsync(context, fleet));
         Pair(HttpMethods.Get, "", async (context, pair) => await AnswerAsync(context, WireJson.Default.PairStatus, await pair.StatusAsync(context.RequestAborted)));
         Pair(HttpMethods.Get, "/history", (context, pair) => AnswerAsync(context, WireJson.Default.HistoryReport, new HistoryReport(pair.Name, pair.History())));
@@ -68,7 +68,7 @@ internal static class ControlApi
     }
 
     /// <summary>TCP is for metrics alone; whatever fails is answered in the house's words.</summary>
-    private static async Task GuardAsync(HttpContext context, RequestDelegate next)
+    private static async Task GuardAsync(HttpContext context, RequestDelegate next, ILogger log)
     {
         if (context.Connection.LocalIpAddress is not null && context.Request.Path != "/metrics")
         {
@@ -98,6 +98,12 @@ internal static class ControlApi
         catch (FlipException e)
         {
             await RefuseAsync(context, 422, "failed", e.Message);
+        }
+        catch (Exception e) when (e is not OperationCanceledException)
+        {
+            // A mistake of ours: whoever asked must hear of it, and the log must have it.
+            log.LogError(new EventId(140, "RequestFailed"), e, "{Method} {Path} failed unexpectedly", context.Request.Method, context.Request.Path);
+            await RefuseAsync(context, 500, "failed", $"{context.Request.Method} {context.Request.Path} failed unexpectedly: {e.Message}");
         }
     }
 

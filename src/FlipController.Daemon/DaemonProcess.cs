@@ -52,7 +52,7 @@ internal static class DaemonProcess
             using PosixSignalRegistration interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, c => Stop(c, stopping));
             using PosixSignalRegistration hangup = PosixSignalRegistration.Create(PosixSignal.SIGHUP, c => Reload(c, fleet, notify, log));
             await fleet.StartAsync();
-            await using WebApplication app = Api(configuration, fleet, stopping.Token);
+            await using WebApplication app = Api(configuration, fleet, log, stopping.Token);
             await SharedSocket.MakeAsync(configuration.Control.Socket, configuration.Control.Group, () => app.StartAsync());
             notify.Send("READY=1\nSTATUS=" + $"{configuration.Pairs.Count} pairs");
             log.LogInformation(new EventId(1, "Started"), "flipcontrollerd serves {Pairs} pairs on {Socket}", configuration.Pairs.Count, configuration.Control.Socket);
@@ -145,7 +145,7 @@ internal static class DaemonProcess
         throw new FlipException($"cannot take the control socket {path}: another daemon answers on it; that one goes on, this one did nothing. Stop it, or set control.socket.");
     }
 
-    private static WebApplication Api(Configuration configuration, Fleet fleet, CancellationToken stopping)
+    private static WebApplication Api(Configuration configuration, Fleet fleet, Microsoft.Extensions.Logging.ILogger log, CancellationToken stopping)
     {
         WebApplicationBuilder builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions());
         builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel =>
@@ -161,7 +161,7 @@ internal static class DaemonProcess
         builder.Services.AddSingleton<IHostLifetime, NoLifetime>();
         WebApplication app = builder.Build();
         app.UseRouting();
-        ControlApi.Map(app, fleet, stopping);
+        ControlApi.Map(app, fleet, log, stopping);
         return app;
     }
 

@@ -65,7 +65,11 @@ internal sealed class Departure(PairEdge edge)
         await EndAsync(edge, ProcessIdentity.Of(effect.Generation), stop);
     }
 
-    public Task DiscardAsync(int number, CancellationToken stop) => EndAsync(edge, number, stop);
+    public Task DiscardAsync(int number, CancellationToken stop)
+    {
+        edge.Fronts.Release(edge.Name);
+        return EndAsync(edge, number, stop);
+    }
 
     /// <summary>Ends what a generation left behind, and removes its chain and files. Nothing there is fine.</summary>
     public static async Task EndAsync(PairEdge edge, int number, CancellationToken stop)

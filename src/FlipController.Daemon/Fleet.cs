@@ -14,6 +14,7 @@ internal sealed class Fleet(Configuration configuration, string file, NftRedirec
     private readonly ConcurrentDictionary<string, Pair> _pairs = new(StringComparer.Ordinal);
     private readonly TaskCompletionSource<string> _broken = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly SemaphoreSlim _oneReload = new(1);
+    private FrontAddresses? _fronts;
     private Configuration _configuration = configuration;
 
     public NoticeBoard Notices { get; } = new();
@@ -50,7 +51,7 @@ internal sealed class Fleet(Configuration configuration, string file, NftRedirec
         var edge = new PairEdge(
             options, configuration.Runtime, ports.Blue, ports.Green, new ConnectionMark(options.Redirect.MarkMask, indexes[options.Name]),
             new PairStore(configuration.State, options.Name), redirect, deaths, Notices,
-            service => _pairs.Values.FirstOrDefault(p => p.Name != options.Name && p.Serves(service))?.Name, time, log);
+            _fronts ??= new FrontAddresses(() => _pairs.Values), time, log);
         var pair = new Pair(edge);
         await pair.StartAsync();
         _pairs[options.Name] = pair;
@@ -106,6 +107,7 @@ internal sealed class Fleet(Configuration configuration, string file, NftRedirec
                 if (wanted.Pairs.TryGetValue(pair.Name, out PairOptions? options) && Same(options, pair.Options)) continue;
                 _pairs.TryRemove(pair.Name, out _);
                 await pair.DisposeAsync();
+                _fronts?.Release(pair.Name);
                 if (options is null)
                     log.LogWarning(new EventId(132, "PairLeft"), "pair {Pair} is no longer configured: its HAProxy and rules stay as they are, unmanaged", pair.Name);
             }

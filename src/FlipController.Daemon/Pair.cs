@@ -20,6 +20,7 @@ internal sealed class Pair : IAsyncDisposable
     private readonly CancellationTokenSource _stop = new();
     private Task _work = Task.CompletedTask;
     private string? _unreadable;
+    private static int s_plans;
 
     public Pair(PairEdge edge)
     {
@@ -38,7 +39,7 @@ internal sealed class Pair : IAsyncDisposable
     /// <summary>Ends only with the pair, or with the error that ended it.</summary>
     public Task Work => _work;
 
-    public bool Serves(Service service) => State.Generations.Any(g => g.Ports.Any(p => p.Service == service));
+    public bool Serves(Service service) => State.Generations.Any(g => g.Ports.Any(p => p.Service.Overlaps(service)));
 
     /// <summary>Looks at what is, tells the machine, and goes on from there.</summary>
     public async Task StartAsync()
@@ -90,20 +91,24 @@ internal sealed class Pair : IAsyncDisposable
         using var changes = new FileChanges(_edge.Options.Haproxy, _edge.Time);
         await changes.RunAsync(
             State.Active?.ContentSha256,
-            snapshot =>
-            {
-                Volatile.Write(ref _unreadable, null);
-                _loop.Post(new FlipAsked(_edge.Now, new FlipWish(
-                    FlipTrigger.Files, $"{string.Join(", ", _edge.Options.Haproxy.Config)} changed", false, snapshot.ContentSha256, null, [])));
-            },
+            FilesHold,
             why =>
             {
                 Volatile.Write(ref _unreadable, why);
                 _edge.Log.LogWarning(new EventId(121, "Unreadable"), "pair {Pair}: {Why}; nothing is flipped until it can be read", Name, why);
                 _edge.Notices.Post(new PairNotice(_edge.Now, Name, "fault", State.Phase.Name, why));
             },
-            stop);
+            stop,
+            snapshot =>
+            {
+                Volatile.Write(ref _unreadable, null);
+                // What the active one runs flips nothing, but ends what was wrong with the files.
+                if (snapshot.ContentSha256 == State.Active?.ContentSha256) FilesHold(snapshot);
+            });
     }
+
+    private void FilesHold(Snapshot snapshot) => _loop.Post(new FlipAsked(_edge.Now, new FlipWish(
+        FlipTrigger.Files, $"{string.Join(", ", _edge.Options.Haproxy.Config)} changed", false, snapshot.ContentSha256, null, [])));
 
     public Task<FlipRecord> FlipAsync(FlipRequest request) => _loop.AskAsync(id => new FlipAsked(
         _edge.Now, new FlipWish(FlipTrigger.Operator, request.Reason, request.AllowDrop, null, null, [id])));
@@ -164,13 +169,17 @@ internal sealed class Pair : IAsyncDisposable
         var problems = ImmutableArray.CreateBuilder<string>();
         Snapshot? snapshot = null;
         RenderedConfiguration? rendered = null;
-        var place = new GenerationPlace(Path.Combine(_edge.Runtime, ".plan"), Name, s.LastNumber + 1);
+        string diff = "";
+        // A directory of this plan's own: another may be made at the same time. Short, as an admin socket's path below it must fit.
+        string directory = Path.Combine(_edge.Runtime, $".plan{Interlocked.Increment(ref s_plans)}");
+        var place = new GenerationPlace(directory, Name, s.LastNumber + 1);
         try
         {
+            AtomicFile.EnsurePrivateDirectory(directory);
             snapshot = _effects.Start.ReadFiles();
+            diff = await DiffAsync(directory, s.Active is { } a ? _edge.Store.ReadSnapshot(a.Number) : null, snapshot, stop);
             rendered = _effects.Start.Render(snapshot, place, slot);
             _effects.Start.RefuseTaken(rendered, s.Active);
-            AtomicFile.EnsurePrivateDirectory(place.Runtime);
             var instance = new Instance(Options.Haproxy.Binary, rendered, place, Path.GetDirectoryName(snapshot.Files[0].Path)!);
             instance.WriteFiles();
             if (await instance.CheckAsync(stop) is { } rejected) problems.Add($"HAProxy rejects the configuration: {rejected}");
@@ -181,7 +190,7 @@ internal sealed class Pair : IAsyncDisposable
         }
         finally
         {
-            place.Remove();
+            Directory.Delete(directory, recursive: true);
         }
         HashSet<Service> now = [.. s.Active?.Ports.Select(p => p.Service) ?? []], then = [.. rendered?.Services.Select(p => p.Service) ?? []];
         if (rendered is not null && Options.Gate.DroppedServices == DroppedServices.Refuse && now.Except(then).Any())
@@ -189,7 +198,7 @@ internal sealed class Pair : IAsyncDisposable
         return new PlanReport(
             Name, snapshot?.ContentSha256 != s.Active?.ContentSha256, slot.Name(),
             rendered is null ? [] : Texts(then.Except(now)), rendered is null ? [] : Texts(now.Except(then)), Texts(now.Intersect(then)),
-            snapshot is null ? "" : await DiffAsync(s.Active is { } a ? _edge.Store.ReadSnapshot(a.Number) : null, snapshot, stop),
+            diff,
             rendered is null ? "" : Rules(s.Active, "-") + Rules(rendered.Services, s.LastNumber + 1, _edge.Mark.NextTag(s.LastNumber + 1, s.Generations.Select(g => g.Tag).ToHashSet()), "+"),
             problems.ToImmutable());
 
@@ -202,27 +211,17 @@ internal sealed class Pair : IAsyncDisposable
         NftRedirect.Describe(Name, number, _edge.Mark.ValueOf(tag), _edge.Mark.Mask, ports)
             .Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(l => $"{sign} {l}\n"));
 
-    private async Task<string> DiffAsync(Snapshot? before, Snapshot after, CancellationToken stop)
+    private static async Task<string> DiffAsync(string directory, Snapshot? before, Snapshot after, CancellationToken stop)
     {
-        string directory = Path.Combine(_edge.Runtime, ".plan", $"{Name}-{Guid.NewGuid():N}");
-        AtomicFile.EnsurePrivateDirectory(directory);
-        try
+        string result = "", one = Path.Combine(directory, "active"), other = Path.Combine(directory, "disk");
+        foreach (string path in (before?.Files ?? []).Concat(after.Files).Select(f => f.Path).Distinct())
         {
-            string result = "";
-            foreach (string path in (before?.Files ?? []).Concat(after.Files).Select(f => f.Path).Distinct())
-            {
-                string one = Path.Combine(directory, "active"), other = Path.Combine(directory, "disk");
-                AtomicFile.Write(one, before?.Files.FirstOrDefault(f => f.Path == path)?.Content ?? []);
-                AtomicFile.Write(other, after.Files.FirstOrDefault(f => f.Path == path)?.Content ?? []);
-                // diff(1) exits 1 when there is a difference.
-                result += (await new ChildProcess("diff", ["-u", "--label", $"{path} (active)", "--label", $"{path} (on disk)", one, other]).RunAsync(stop)).StandardOutput;
-            }
-            return result;
+            AtomicFile.Write(one, before?.Files.FirstOrDefault(f => f.Path == path)?.Content ?? []);
+            AtomicFile.Write(other, after.Files.FirstOrDefault(f => f.Path == path)?.Content ?? []);
+            // diff(1) exits 1 when there is a difference.
+            result += (await new ChildProcess("diff", ["-u", "--label", $"{path} (active)", "--label", $"{path} (on disk)", one, other]).RunAsync(stop)).StandardOutput;
         }
-        finally
-        {
-            Directory.Delete(directory, recursive: true);
-        }
+        return result;
     }
 
     /// <summary>The controller lets go; HAProxys and rules stay as they are.</summary>

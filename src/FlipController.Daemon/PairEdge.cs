@@ -7,10 +7,9 @@ using FlipController.Linux.State;
 namespace FlipController.Daemon;
 
 /// <summary>What the effects of one pair work with.</summary>
-/// <param name="ServedElsewhere">Names the other pair that has this front address, null when none has.</param>
 internal sealed record PairEdge(
     PairOptions Options, string Runtime, PortBlock Blue, PortBlock Green, ConnectionMark Mark, PairStore Store,
-    NftRedirect Redirect, DeathWatch Deaths, NoticeBoard Notices, Func<Service, string?> ServedElsewhere, TimeProvider Time, ILogger Log)
+    NftRedirect Redirect, DeathWatch Deaths, NoticeBoard Notices, FrontAddresses Fronts, TimeProvider Time, ILogger Log)
 {
     public string Name => Options.Name;
 

@@ -103,12 +103,18 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     {
         try
         {
-            ProcessIdentity.Of(order.To).SetNiceness(0);
-            int? stayed = order.From is { } from ? PairEdge.Connections(from) : null;
             NftRedirect.PreparedSwitch prepared = edge.Redirect.PrepareSwitch(edge.Name, order.To.Number);
-            prepared.Rehearse();
+            int? stayed = null;
+            // While nobody serves every millisecond refuses somebody, and a rehearsal takes ten (the kernel waits to undo it).
+            if (order.From is { } from && ProcessIdentity.Of(from).IsAlive)
+            {
+                ProcessIdentity.Of(order.To).SetNiceness(0);
+                stayed = PairEdge.Connections(from);
+                prepared.Rehearse();
+            }
             // The hot window: one call, nothing else.
             int refused = prepared.Commit();
+            if (stayed is null) ProcessIdentity.Of(order.To).SetNiceness(0);
             return refused == 0
                 ? new Switched(edge.Now, order.To.Number, new HoldReport("none", (long)prepared.Elapsed.TotalMicroseconds, 0, 0), stayed)
                 : new SwitchFailed(edge.Now, order.To.Number, Sentence(order, prepared.Failure().Message));

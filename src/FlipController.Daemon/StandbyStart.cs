@@ -5,6 +5,7 @@ using FlipController.Core.Machine;
 using FlipController.Linux.Files;
 using FlipController.Linux.Haproxy;
 using FlipController.Linux.Kernel;
+using FlipController.Linux.Redirect;
 using FlipController.Linux.State;
 
 namespace FlipController.Daemon;
@@ -26,6 +27,7 @@ internal sealed class StandbyStart(PairEdge edge)
                 return new PrepareFailed(edge.Now, run.Number, "nothing relevant changed", Unchanged: true);
             RenderedConfiguration rendered = Render(snapshot, place, run.Slot);
             RefuseDropped(rendered, effect.Active, run.Wish.AllowDrop);
+            edge.Fronts.Claim(edge.Name, [.. rendered.Services.Select(p => p.Service)]);
             RefuseTaken(rendered, effect.Active);
             var instance = new Instance(edge.Options.Haproxy.Binary, rendered, place, WorkingDirectory(snapshot));
             instance.WriteFiles();
@@ -42,6 +44,7 @@ internal sealed class StandbyStart(PairEdge edge)
         }
         catch (Exception e) when (e is FlipException or IOException or UnauthorizedAccessException)
         {
+            edge.Fronts.Release(edge.Name);
             await Departure.EndAsync(edge, run.Number, CancellationToken.None);
             return new PrepareFailed(edge.Now, run.Number, $"generation {run.Number} could not be made: {e.Message}; {PairEdge.Holds(effect.Active)}.");
         }
@@ -91,26 +94,25 @@ internal sealed class StandbyStart(PairEdge edge)
         if (added.Length == 0) return;
         using var sockets = new SockDiag();
         IReadOnlyList<TcpSocket> listeners = sockets.Listeners();
+        NftPairState[] others = [.. edge.Redirect.ReadAll().Pairs.Values.Where(p => p.Pair != edge.Name && p.Reached)];
         foreach (Service service in added)
         {
-            if (edge.ServedElsewhere(service) is { } pair)
-                throw new FlipException($"the front address {service} belongs to pair {pair} already; one address has one pair");
-            if (edge.Options.Gate.TakenAddresses == TakenAddresses.Refuse && listeners.FirstOrDefault(l => l.Local.Port == service.Port && Overlap(l, service)) is { } other)
+            if (edge.Fronts.Owner(service, edge.Name) is { } pair) throw new FlipException(FrontAddresses.Taken(service, pair));
+            // Of a pair that is configured no more, or of another daemon: whose rule comes first would have them all.
+            if (others.FirstOrDefault(p => p.Active is { } a && p.Generations.TryGetValue(a, out var ports) && ports.Any(s => s.Service.Overlaps(service))) is { } left)
+                throw new FlipException(
+                    $"the front address {service} is redirected to generation {left.Active} of pair {left.Pair}, which this daemon does not manage; "
+                    + $"configure pair {left.Pair} again, or stop this daemon, say `flipctl reset` (no pair is redirected then), and start it");
+            if (edge.Options.Gate.TakenAddresses == TakenAddresses.Refuse
+                && listeners.FirstOrDefault(l => Overlap(l, service)) is { } other)
                 throw new FlipException(
                     $"the front address {service} is in use: {Owner(other)} listens on {other.Local} and would lose its NEW connections; "
                     + "stop it first, or allow that (gate.taken_addresses)");
         }
     }
 
-    private static bool Overlap(TcpSocket listener, Service service)
-    {
-        IPAddress address = listener.Local.Address;
-        bool v4 = address.AddressFamily == System.Net.Sockets.AddressFamily.InterNetwork || (address.Equals(IPAddress.IPv6Any) && listener.V6Only != true);
-        bool v6 = address.AddressFamily == System.Net.Sockets.AddressFamily.InterNetworkV6;
-        if (address.Equals(service.Address)) return true;
-        bool wild = address.Equals(IPAddress.Any) || address.Equals(IPAddress.IPv6Any);
-        return (wild || service.IsWildcard) && ((v4 && service.CoversIPv4) || (v6 && service.CoversIPv6));
-    }
+    private static bool Overlap(TcpSocket listener, Service service) =>
+        new Service(listener.Local.Address, listener.Local.Port, listener.V6Only == true).Overlaps(service);
 
     private static string Owner(TcpSocket socket)
     {

@@ -63,6 +63,48 @@ public sealed class FlipUnderLoadTests
     }
 
     [Fact(Timeout = 60_000)]
+    public async Task Of_a_burst_of_edits_the_last_one_wins_with_few_flips()
+    {
+        await using PairUnderTest pair = await PairUnderTest.StartAsync();
+        await using LoadRun load = await StartedAsync(pair.Load(500));
+        for (int i = 0; i < 60; i++)
+        {
+            pair.Write(Config($"edit{i}"), (Edit)(i % 3));
+            // An edit every 20 ms or so, some cut short by the next.
+            long asked = load.Now.Requests;
+            await Eventually.True(() => load.Now.Requests >= asked + 10, Patience, "the load goes on");
+        }
+        PairStatus status = await pair.FlipByEditAsync(Config("last"));
+        Assert.Equal("last", await pair.ServedByAsync());
+        status = await pair.UntilAsync(s => s is { State: "steady", Retired: [] }, "the pair should rest");
+        Assert.False(status.Pending);
+        Assert.Null(status.Fault);
+        FlipRecord[] flips = [.. (await pair.HistoryAsync()).Flips];
+        Show($"61 edits made {flips.Length - 1} flips");
+        Assert.All(flips, f => Assert.Equal("done", f.Outcome));
+        Assert.InRange(flips.Length, 2, 31);
+        Assert.Single(pair.HaproxyPids());
+        await PassedAsync(load);
+    }
+
+    [Fact(Timeout = 60_000)]
+    public async Task A_configuration_that_HAProxy_rejects_moves_nothing_and_the_corrected_one_does()
+    {
+        await using PairUnderTest pair = await PairUnderTest.StartAsync();
+        await using LoadRun load = await StartedAsync(pair.Load(500));
+        pair.Write(Config("broken", frontend: "no-such-keyword 1"));
+        PairStatus status = await pair.UntilAsync(s => s.LastFlip?.Outcome == "failed", "the flip should fail");
+        Assert.Contains("no-such-keyword", status.Fault, StringComparison.Ordinal);
+        Assert.Contains(pair.ConfigFile, status.Fault, StringComparison.Ordinal);
+        Said said = await pair.FlipctlAsync("flip", PairUnderTest.Name);
+        Assert.Equal(1, said.ExitCode);
+        Assert.Contains("no-such-keyword", said.Error, StringComparison.Ordinal);
+        Assert.Equal("v1", await pair.ServedByAsync());
+        Assert.Null((await pair.FlipByEditAsync(Config("mended"))).Fault);
+        await PassedAsync(load);
+    }
+
+    [Fact(Timeout = 60_000)]
     public async Task An_added_front_address_is_served_at_once_and_a_dropped_one_needs_consent()
     {
         await using PairUnderTest pair = await PairUnderTest.StartAsync();

@@ -111,7 +111,7 @@ internal static class Command
             throw new TimeoutException($"`{program} {string.Join(' ', arguments)}` did not end in 30 s");
         }
         // A daemonised child may hold the pipes open for as long as it lives: what matters has been said by now.
-        Task.WaitAll([output, errors], 500);
+        Task.WaitAll([output, errors], 5000); // a busy machine may be slow to hand over what was said
         return (process.ExitCode, output.IsCompletedSuccessfully ? output.Result : "", errors.IsCompletedSuccessfully ? errors.Result : "");
     }
 }

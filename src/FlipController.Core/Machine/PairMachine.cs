@@ -324,7 +324,9 @@ public static class PairMachine
         ImmutableArray<Effect> told = [new Record(flip), new Answer(phase.Run.Wish.Requests, flip)];
         s = s with
         {
-            Active = phase.Candidate, LastFlip = flip, Fault = null, Attempts = 0, LeftContent = null,
+            Active = phase.Candidate, LastFlip = flip, Fault = null, Attempts = 0,
+            // After a late rollback the files on disk still hold what was left: a restart must not take it up again.
+            LeftContent = phase.Run.Wish.Trigger == FlipTrigger.Rollback ? previous?.ContentSha256 ?? s.LeftContent : null,
             BeforeLast = previous?.Number ?? s.LastGood, LastGood = phase.Candidate.Number,
         };
         if (phase.CandidateDied)

@@ -18,7 +18,9 @@ public sealed class FileChanges(HaproxyOptions options, TimeProvider time) : IDi
 
     /// <summary>Runs until cancelled. <paramref name="changed"/> gets each new content once; <paramref name="unreadable"/> a reason, once.</summary>
     /// <param name="known">Hash of the content that needs no telling: what the active generation runs.</param>
-    public async Task RunAsync(string? known, Action<Snapshot> changed, Action<string> unreadable, CancellationToken stop)
+    /// <param name="readable">Told when the files can be read again after <paramref name="unreadable"/>, whatever they hold.</param>
+    public async Task RunAsync(
+        string? known, Action<Snapshot> changed, Action<string> unreadable, CancellationToken stop, Action<Snapshot>? readable = null)
     {
         string? told = null;
         string metadata = "";
@@ -36,6 +38,7 @@ public sealed class FileChanges(HaproxyOptions options, TimeProvider time) : IDi
                 try
                 {
                     Snapshot snapshot = _files.Read();
+                    if (told is not null) readable?.Invoke(snapshot);
                     told = null;
                     if (snapshot.ContentSha256 != known)
                     {

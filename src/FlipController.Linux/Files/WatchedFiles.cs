@@ -12,13 +12,14 @@ namespace FlipController.Linux.Files;
 public sealed partial class WatchedFiles(HaproxyOptions options)
 {
     private const long LargestConfiguration = 64L << 20;
+    private const int DeepestDirectory = 8;
 
     /// <summary>Every file, the configuration's first, then what is watched beside them, directories walked; symbolic links followed.</summary>
     public ImmutableArray<string> Paths()
     {
         var paths = ImmutableArray.CreateBuilder<string>();
-        foreach (string path in options.Config) paths.AddRange(Expand(path));
-        foreach (string path in options.AlsoWatch) paths.AddRange(Expand(path));
+        foreach (string path in options.Config) paths.AddRange(Configuration(path));
+        foreach (string path in options.AlsoWatch) paths.AddRange(Beside(path));
         return [.. paths.Distinct(StringComparer.Ordinal)];
     }
 
@@ -28,7 +29,7 @@ public sealed partial class WatchedFiles(HaproxyOptions options)
     /// </summary>
     public Snapshot Read()
     {
-        string[] configuration = [.. options.Config.SelectMany(Expand)];
+        string[] configuration = [.. options.Config.SelectMany(Configuration)];
         if (configuration.Length == 0)
             throw new FlipException($"cannot read the configuration {string.Join(" ", options.Config)}: no file is there");
         var files = configuration.Select(path => new SnapshotFile(path, ReadWhole(path))).ToImmutableArray();
@@ -39,7 +40,7 @@ public sealed partial class WatchedFiles(HaproxyOptions options)
             config.AppendData(file.Content);
             AppendNamed(content, file.Path, file.Content);
         }
-        foreach (string path in options.AlsoWatch.SelectMany(Expand)) AppendNamed(content, path, ReadWhole(path));
+        foreach (string path in options.AlsoWatch.SelectMany(Beside)) AppendNamed(content, path, ReadWhole(path));
         return new Snapshot(files, Hex(config), Hex(content));
 
         static string Hex(IncrementalHash hash) => Convert.ToHexStringLower(hash.GetHashAndReset());
@@ -72,10 +73,25 @@ public sealed partial class WatchedFiles(HaproxyOptions options)
         }
     }
 
-    /// <summary>A directory stands for the files in it, in the order HAProxy would load them (names sorted by bytes), not deeper.</summary>
-    private static IEnumerable<string> Expand(string path) => Directory.Exists(path)
-        ? Directory.EnumerateFiles(path).Where(f => !Path.GetFileName(f).StartsWith('.')).Order(StringComparer.Ordinal)
+    /// <summary>For -f a directory stands for the *.cfg files in it, names sorted by bytes (HAProxy's management.txt, 3).</summary>
+    private static IEnumerable<string> Configuration(string path) => Directory.Exists(path)
+        ? Walk(path, 0).Where(f => f.EndsWith(".cfg", StringComparison.Ordinal))
         : [path];
+
+    /// <summary>A directory beside the configuration stands for every file in and below it.</summary>
+    private static IEnumerable<string> Beside(string path) => Directory.Exists(path) ? Walk(path, DeepestDirectory) : [path];
+
+    /// <summary>Names sorted by bytes; what begins with a dot is an editor's or a mount's own. The depth bounds circles of links.</summary>
+    private static IEnumerable<string> Walk(string directory, int depth)
+    {
+        foreach (string entry in Directory.EnumerateFileSystemEntries(directory).Order(StringComparer.Ordinal))
+        {
+            if (Path.GetFileName(entry).StartsWith('.')) continue;
+            if (!Directory.Exists(entry)) yield return entry;
+            else if (depth > 0)
+                foreach (string below in Walk(entry, depth - 1)) yield return below;
+        }
+    }
 
     private static void AppendNamed(IncrementalHash hash, string path, byte[] content)
     {

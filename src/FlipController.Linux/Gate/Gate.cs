@@ -165,7 +165,7 @@ public sealed class Gate(GateOptions options, TimeProvider time)
         if (missing.Length == 0) return null;
         ServerState first = missing[0];
         string more = missing.Length > 1 ? $" (and {missing.Length - 1} more)" : "";
-        return $"server {first.Backend}/{first.Name} is UP on the active generation and {first.Status} on the new one ({first.LastCheck}){more}";
+        return $"server {first.Backend}/{first.Name} is UP on the generation before and {first.Status} on the new one ({first.LastCheck}){more}";
     }
 
     private static async Task<Finding> PeersAsync(AdminSocket admin, CancellationToken stop)

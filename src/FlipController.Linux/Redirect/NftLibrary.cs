@@ -107,7 +107,9 @@ internal sealed unsafe partial class NftLibrary : IDisposable
 
         // Only what the kernel said has a true errno; the library's own complaints leave whatever was there.
         if (!complaint.StartsWith("Could not process rule", StringComparison.Ordinal))
-            errno = complaint.StartsWith("No such file or directory", StringComparison.Ordinal) ? Errno.NoEntry : Errno.Invalid;
+            errno = complaint.StartsWith("No such file or directory", StringComparison.Ordinal) ? Errno.NoEntry
+                // "cache initialization failed: Operation not permitted": without CAP_NET_ADMIN it cannot even list.
+                : complaint.EndsWith("Operation not permitted", StringComparison.Ordinal) ? Errno.Perm : Errno.Invalid;
         return new KernelException(operation, errno, lines.Length > 2 ? $"{complaint}, at \"{Pointed(lines[1], lines[2])}\"" : complaint);
     }
 

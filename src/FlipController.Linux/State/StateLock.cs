@@ -7,6 +7,8 @@ namespace FlipController.Linux.State;
 /// <summary>One daemon per state directory: .NET takes flock(2) for FileShare.None, which the kernel drops when the process ends.</summary>
 public sealed class StateLock : IDisposable
 {
+    private const int Locked = 11; // EAGAIN: flock(2); a full or read-only disk has its own number and its own words
+
     private readonly FileStream _file;
 
     private StateLock(FileStream file) => _file = file;
@@ -23,7 +25,7 @@ public sealed class StateLock : IDisposable
             file.Flush();
             return new StateLock(file);
         }
-        catch (IOException e) when (e is not (DirectoryNotFoundException or FileNotFoundException))
+        catch (IOException e) when (e.HResult == Locked)
         {
             throw new FlipException(
                 $"cannot take the state directory {stateDirectory}: another flipcontrollerd holds its lock; that one goes on, this one "

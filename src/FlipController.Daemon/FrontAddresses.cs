@@ -1,0 +1,45 @@
+using FlipController.Core;
+
+namespace FlipController.Daemon;
+
+/// <summary>
+/// One front address has one pair. A pair claims its addresses before its standby starts, since two that start at the same moment
+/// would else both find them free.
+/// </summary>
+internal sealed class FrontAddresses(Func<IEnumerable<Pair>> pairs)
+{
+    private readonly Lock _lock = new();
+    private readonly Dictionary<string, Service[]> _claims = new(StringComparer.Ordinal);
+
+    /// <summary>The other pair that has an address, or is about to; null when none has.</summary>
+    public string? Owner(Service service, string but)
+    {
+        lock (_lock)
+        {
+            return pairs().FirstOrDefault(p => p.Name != but && p.Serves(service))?.Name
+                ?? _claims.Where(c => c.Key != but && c.Value.Any(s => s.Overlaps(service))).Select(c => c.Key).FirstOrDefault();
+        }
+    }
+
+    /// <summary>Takes the place of the pair's earlier claim. Throws when another pair has one of the addresses.</summary>
+    public void Claim(string pair, Service[] services)
+    {
+        lock (_lock)
+        {
+            _claims.Remove(pair);
+            foreach (Service service in services)
+            {
+                if (Owner(service, pair) is { } other) throw new FlipException(Taken(service, other));
+            }
+            _claims[pair] = services;
+        }
+    }
+
+    /// <summary>Its standby came to nothing; what it serves it keeps.</summary>
+    public void Release(string pair)
+    {
+        lock (_lock) _claims.Remove(pair);
+    }
+
+    public static string Taken(Service service, string pair) => $"the front address {service} belongs to pair {pair} already; one address has one pair";
+}
