@@ -104,13 +104,13 @@ for end in "$client 1" "$server 2"; do
     ip -n "$namespace" address add "fd00:78::$host/64" dev veth0 nodad
     ip -n "$namespace" link set veth0 up
 done
-in_client() { ip netns exec "$client" "$@"; }
-in_server() { ip netns exec "$server" "$@"; }
+# Prefixes, not functions: a function in the background is a shell, and its pid not the program's.
+in_client=(ip netns exec "$client") in_server=(ip netns exec "$server")
 # One client at this rate: without it, it would use up its ports in a minute (closed ones rest that long).
-in_client sh -c 'echo 1024 65535 >/proc/sys/net/ipv4/ip_local_port_range; echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse'
+"${in_client[@]}" sh -c 'echo 1024 65535 >/proc/sys/net/ipv4/ip_local_port_range; echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse'
 
 for n in 1 2 3; do
-    in_server flipload serve --listen "127.0.0.1:808$n" --name "app$n" --pid-file "$dir/app$n.pid" >"$dir/app$n.log" 2>&1 &
+    "${in_server[@]}" flipload serve --listen "127.0.0.1:808$n" --name "app$n" --pid-file "$dir/app$n.pid" >"$dir/app$n.log" 2>&1 &
     pids+=($!)
 done
 for n in 1 2 3; do until_true 20 "backend app$n did not start" test -s "$dir/app$n.pid"; done
@@ -120,7 +120,7 @@ for n in 1 2 3; do until_true 20 "backend app$n did not start" test -s "$dir/app
 cp "$here/haproxy.cfg" "$dir/haproxy.cfg"
 sed "s|DIR|$dir|" "$here/flipcontroller.yaml" >"$dir/flipcontroller.yaml"
 flipctl check-config "$dir/flipcontroller.yaml" | sed "s|$dir/||; s/^/          /"
-in_server flipcontrollerd "$dir/flipcontroller.yaml" >"$dir/daemon.log" 2>&1 &
+"${in_server[@]}" flipcontrollerd "$dir/flipcontroller.yaml" >"$dir/daemon.log" 2>&1 &
 pids+=($!)
 until_true 20 'flipcontrollerd did not start' test -S "$FLIPCONTROLLER_SOCKET"
 # What happens, from `flipctl watch`, one line each: to a file in full, to the terminal what moves.
@@ -130,7 +130,7 @@ show='select((.kind == "state" and (.state == "preparing" or .state == "gating" 
 : >"$dir/events"
 flipctl watch --json > >(tee -a "$dir/events" | jq -r --unbuffered "$show" | sed -u "s|$dir/||g") 2>"$dir/watch.log" &
 pids+=($!)
-serves() { in_client curl -fs -o /dev/null http://10.78.0.2/; }
+serves() { "${in_client[@]}" curl -fs -o /dev/null http://10.78.0.2/; }
 until_true 30 'HAProxy did not start' serves
 say 'flipcontrollerd has started HAProxy from haproxy.cfg; the load begins.'
 
@@ -141,7 +141,7 @@ targets=(--target 10.78.0.2:80 --target '[fd00:78::2]:80' --served-by X-Backend)
 load() {
     local name=$1
     shift
-    in_client flipload run --json "${targets[@]}" "$@" >"$dir/$name.json" 2>"$dir/$name.log" &
+    "${in_client[@]}" flipload run --json "${targets[@]}" "$@" >"$dir/$name.json" 2>"$dir/$name.log" &
     pids+=($!)
     loads[$name]=$!
 }
@@ -191,6 +191,10 @@ drained() { flipctl status --json | jq -e '.pairs[0] | .retired == [] and .previ
 until_true 30 'a side did not drain within 30 s' drained
 
 # ---- the account
+
+for name in steady flips long late; do
+    [ -s "$dir/$name.json" ] || { cat "$dir/$name.log" >&2; fail "the load \"$name\" ended without a result"; }
+done
 
 jq -s -r --slurpfile events "$dir/events" '
     def ms: . * 100 | round / 100 | tostring + " ms";

@@ -19,7 +19,7 @@ public sealed class QuickstartTests
         Assert.True(code == 0, $"exit code {code}\n{run.Output}{run.Errors}");
         TestContext.Current.TestOutputHelper?.WriteLine(run.Output);
         Assert.Equal("", run.Errors);
-        Assert.True(Row(run.Output, "requests") > 1000);
+        Assert.True(Row(run.Output, "requests") > 20_000);
         Assert.Equal(0, Row(run.Output, "failed"));
         Assert.True(Row(run.Output, "flips") >= 4);
         Assert.Equal(1, Row(run.Output, "refused flips"));
