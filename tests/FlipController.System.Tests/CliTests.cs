@@ -406,6 +406,7 @@ public sealed class CliTests : IDisposable
     {
         var start = new ProcessStartInfo(program, arguments) { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true };
         start.Environment.Remove("FLIPCONTROLLER_SOCKET");
+        start.Environment.Remove("NO_COLOR"); // The test runner sets it for itself.
         foreach ((string name, string value) in environment) start.Environment[name] = value;
         Process process = Process.Start(start)!;
         process.StandardInput.Close();
