@@ -15,6 +15,8 @@ openssl         openssl
 diff            diffutils
 ps              procps
 nsenter         util-linux
+zsh             zsh
+fish            fish
 '
 
 export PATH="$PATH:/usr/sbin:/sbin"
