@@ -15,8 +15,6 @@ openssl         openssl
 diff            diffutils
 ps              procps
 nsenter         util-linux
-zsh             zsh
-fish            fish
 '
 
 export PATH="$PATH:/usr/sbin:/sbin"

@@ -37,6 +37,11 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 1
 # shellcheck source=tests/packages.sh
 . tests/packages.sh
+# For the tests alone: the shells whose completion scripts are checked.
+needed_packages+='
+zsh             zsh
+fish            fish
+'
 
 passed=0 failed=0 skipped=0 running=''
 
