@@ -60,7 +60,14 @@ internal sealed class Pair : IAsyncDisposable
         foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) _effects.Follow(generation);
         Task loop = Task.Run(() => _loop.RunAsync(_stop.Token));
         Task files = _edge.Options.Haproxy.Watch ? Task.Run(() => WatchFilesAsync(_stop.Token)) : Task.CompletedTask;
-        _work = Task.WhenAll(loop, files);
+        _work = BothAsync(loop, files);
+    }
+
+    /// <summary>One that ends by an error takes the other with it: half a pair would look alive and do nothing.</summary>
+    private async Task BothAsync(Task loop, Task files)
+    {
+        if ((await Task.WhenAny(loop, files)).IsFaulted) await _stop.CancelAsync();
+        await Task.WhenAll(loop, files);
     }
 
     /// <summary>Alive is: this pid with this start time since this boot, and its admin socket answers with the same pid.</summary>
@@ -232,9 +239,9 @@ internal sealed class Pair : IAsyncDisposable
         {
             await _work;
         }
-        catch (OperationCanceledException)
+        catch (Exception) when (_work.IsCompleted)
         {
-            // That was asked for.
+            // Cancelled, as asked for; or ended by an error, which whoever awaits Work has told. The effects are let go in any case.
         }
         await _effects.DisposeAsync();
         _stop.Dispose();

@@ -96,7 +96,7 @@ public sealed class FileChanges(HaproxyOptions options, TimeProvider time) : IDi
                     : $"{path} missing";
             }));
         }
-        catch (IOException e)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             return e.Message;
         }
@@ -109,7 +109,7 @@ public sealed class FileChanges(HaproxyOptions options, TimeProvider time) : IDi
         {
             wanted = _files.Directories();
         }
-        catch (IOException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             return; // A loop of links, a directory that went away: the regular look sees when that ends.
         }
@@ -134,7 +134,7 @@ public sealed class FileChanges(HaproxyOptions options, TimeProvider time) : IDi
                 watcher.EnableRaisingEvents = true;
                 _watchers[directory] = watcher;
             }
-            catch (Exception e) when (e is IOException or ArgumentException)
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
             {
                 // No inotify instance left, or the directory is gone again: the regular look stands in.
             }

@@ -29,6 +29,19 @@ public sealed partial class WatchedFiles(HaproxyOptions options)
     /// </summary>
     public Snapshot Read()
     {
+        try
+        {
+            return ReadAll();
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // A file's own trouble has its sentence already; this is a directory that went away, or may not be listed.
+            throw new FlipException($"cannot list the watched files: {e.Message}", e);
+        }
+    }
+
+    private Snapshot ReadAll()
+    {
         string[] configuration = [.. options.Config.SelectMany(Configuration)];
         if (configuration.Length == 0)
             throw new FlipException($"cannot read the configuration {string.Join(" ", options.Config)}: no file is there");
