@@ -1,5 +1,4 @@
 using System.Collections.Concurrent;
-using System.Collections.Immutable;
 using FlipController.Core;
 using FlipController.Core.Machine;
 using FlipController.Linux.Gate;
@@ -17,6 +16,8 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     private static readonly TimeSpan s_firstRetry = TimeSpan.FromMilliseconds(500), s_longestRetry = TimeSpan.FromSeconds(30);
     private readonly CancellationTokenSource _stop = new();
     private readonly ConcurrentDictionary<string, Running> _running = new();
+    private readonly ConcurrentDictionary<Running, bool> _unfinished = new(); // with those that were told to cease and have not yet
+    private readonly ConcurrentDictionary<int, ProcessIdentity> _followed = new();
     private readonly StandbyStart _start = new(edge);
     private readonly Departure _departure = new(edge);
     private readonly UndoWatch _undo = new(edge);
@@ -36,6 +37,8 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                     PairEvent e = await _start.RunAsync(prepare, tags, stop);
                     if (e is Prepared prepared) Follow(prepared.Generation);
                     post(e);
+                    // A death told before the machine knew the generation meant nothing to it.
+                    if (e is Prepared { Generation: var made } && !ProcessIdentity.Of(made).IsAlive) post(Died(made));
                 });
                 break;
             case Prove prove:
@@ -86,8 +89,17 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     }
 
     /// <summary>From now on its death is an event.</summary>
-    public void Follow(Generation generation) => edge.Deaths.Add(ProcessIdentity.Of(generation), _ =>
-        post(new GenerationDied(edge.Now, generation.Number, $"died (process {generation.Pid})")));
+    public void Follow(Generation generation)
+    {
+        _followed[generation.Number] = ProcessIdentity.Of(generation);
+        edge.Deaths.Add(ProcessIdentity.Of(generation), _ =>
+        {
+            _followed.TryRemove(generation.Number, out ProcessIdentity? _);
+            post(Died(generation));
+        });
+    }
+
+    private GenerationDied Died(Generation generation) => new(edge.Now, generation.Number, $"died (process {generation.Pid})");
 
     private async Task ProveAsync(Prove prove, CancellationToken stop)
     {
@@ -114,7 +126,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
             }
             // The hot window: one call, nothing else.
             int refused = prepared.Commit();
-            if (stayed is null) ProcessIdentity.Of(order.To).SetNiceness(0);
+            if (refused == 0 && stayed is null) Hurry(order.To);
             return refused == 0
                 ? new Switched(edge.Now, order.To.Number, new HoldReport("none", (long)prepared.Elapsed.TotalMicroseconds, 0, 0), stayed)
                 : new SwitchFailed(edge.Now, order.To.Number, Sentence(order, prepared.Failure().Message));
@@ -122,6 +134,19 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         catch (FlipException e)
         {
             return new SwitchFailed(edge.Now, order.To.Number, Sentence(order, e.Message));
+        }
+    }
+
+    /// <summary>Its failure is not the switch's: the rule has moved, and the machine must hear that it has.</summary>
+    private void Hurry(Generation generation)
+    {
+        try
+        {
+            ProcessIdentity.Of(generation).SetNiceness(0);
+        }
+        catch (KernelException e)
+        {
+            edge.Log.LogWarning("pair {Pair}: {Generation} has the traffic but stays at low priority: {Why}", edge.Name, generation, e.Message);
         }
     }
 
@@ -160,16 +185,18 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         Cease(key);
         var running = new Running(CancellationTokenSource.CreateLinkedTokenSource(_stop.Token));
         _running[key] = running;
-        running.Task = Task.Run(() => CarryAsync(key, running, work));
+        _unfinished[running] = true;
+        CancellationToken stop = running.Stop.Token;
+        running.Task = Task.Run(() => CarryAsync(key, running, work, stop));
     }
 
-    private async Task CarryAsync(string key, Running running, Func<CancellationToken, Task> work)
+    private async Task CarryAsync(string key, Running running, Func<CancellationToken, Task> work, CancellationToken stop)
     {
         try
         {
-            await work(running.Stop.Token);
+            await work(stop);
         }
-        catch (OperationCanceledException) when (running.Stop.IsCancellationRequested)
+        catch (OperationCanceledException) when (stop.IsCancellationRequested)
         {
             // Replaced, or the daemon stops: whoever cancelled knows.
         }
@@ -184,7 +211,9 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         }
         finally
         {
-            _running.TryRemove(new KeyValuePair<string, Running>(key, running));
+            // Whoever takes it out of the dictionary disposes it; else _stop would remember each for as long as the pair lives.
+            if (_running.TryRemove(new KeyValuePair<string, Running>(key, running))) running.Stop.Dispose();
+            _unfinished.TryRemove(running, out _);
         }
     }
 
@@ -192,7 +221,9 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
 
     private void Cease(string key)
     {
-        if (_running.TryRemove(key, out Running? old)) old.Stop.Cancel();
+        if (!_running.TryRemove(key, out Running? old)) return;
+        old.Stop.Cancel();
+        old.Stop.Dispose();
     }
 
     private sealed class Running(CancellationTokenSource stop)
@@ -204,7 +235,9 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     public async ValueTask DisposeAsync()
     {
         await _stop.CancelAsync();
-        await Task.WhenAll(_running.Values.Select(r => r.Task).ToImmutableArray());
+        await Task.WhenAll(_unfinished.Keys.Select(r => r.Task));
+        // The watch is everybody's and outlives a reload: what this pair's next owner follows must not be told to this one as well.
+        foreach (ProcessIdentity process in _followed.Values) edge.Deaths.Remove(process);
         _stop.Dispose();
     }
 }
