@@ -23,11 +23,12 @@ internal sealed class Departure(PairEdge edge)
         ProcessIdentity process = ProcessIdentity.Of(generation);
         long began = edge.Time.GetTimestamp();
         TimeSpan pause = TimeSpan.FromMilliseconds(20);
-        while (Opening(generation) is { } opening && opening > 0)
+        while (Standing(generation) is { } standing)
         {
             if (edge.Time.GetElapsedTime(began) > s_longestOpening)
             {
-                edge.Log.LogWarning("pair {Pair}: {Generation} stops listening although {Opening} connections are still being opened; their clients will be reset", edge.Name, generation, opening);
+                edge.Log.LogWarning("pair {Pair}: {Generation} stops listening although {Opening}; clients in the middle of opening one are reset",
+                    edge.Name, generation, standing);
                 break;
             }
             await Task.Delay(pause, edge.Time, stop);
@@ -39,6 +40,19 @@ internal sealed class Departure(PairEdge edge)
         TimeSpan left = edge.Options.Drain.Deadline - (edge.Now - effect.Since);
         if (left > TimeSpan.Zero) await Task.Delay(left, edge.Time, stop);
         post(new DrainDue(edge.Now, generation.Number));
+    }
+
+    /// <summary>What a soft stop should wait for; null: nothing. A count that fails is waited for too, or it would end the retirement.</summary>
+    private string? Standing(Generation generation)
+    {
+        try
+        {
+            return Opening(generation) is { } opening and > 0 ? $"{opening} connections are still being opened" : null;
+        }
+        catch (KernelException e)
+        {
+            return $"its connections cannot be counted: {e.Message}";
+        }
     }
 
     /// <summary>Connections in the middle of being opened towards a generation; null: it is gone.</summary>
@@ -67,7 +81,7 @@ internal sealed class Departure(PairEdge edge)
 
     public Task DiscardAsync(int number, CancellationToken stop)
     {
-        edge.Fronts.Release(edge.Name);
+        edge.Fronts.Release(edge.Name, number);
         return EndAsync(edge, number, stop);
     }
 
@@ -109,12 +123,19 @@ internal sealed class Departure(PairEdge edge)
         }
     }
 
-    /// <summary>A generation that is gone: its chain, its files.</summary>
+    /// <summary>A generation that is gone: its chain, its files. What cannot be removed now a later sweep does.</summary>
     public void Bury(Generation generation)
     {
         edge.Deaths.Remove(ProcessIdentity.Of(generation));
         Forget(generation.Number);
-        edge.PlaceOf(generation.Number).Remove();
+        try
+        {
+            edge.PlaceOf(generation.Number).Remove();
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            edge.Log.LogWarning("pair {Pair}: the files of {Generation} stay for now: {Why}", edge.Name, generation, e.Message);
+        }
     }
 
     /// <summary>At rest: whatever in the kernel and under the runtime directory belongs to no living generation of the pair goes.</summary>

@@ -27,7 +27,7 @@ internal sealed class StandbyStart(PairEdge edge)
                 return new PrepareFailed(edge.Now, run.Number, "nothing relevant changed", Unchanged: true);
             RenderedConfiguration rendered = Render(snapshot, place, run.Slot);
             RefuseDropped(rendered, effect.Active, run.Wish.AllowDrop);
-            edge.Fronts.Claim(edge.Name, [.. rendered.Services.Select(p => p.Service)]);
+            edge.Fronts.Claim(edge.Name, run.Number, [.. rendered.Services.Select(p => p.Service)]);
             RefuseTaken(rendered, effect.Active);
             var instance = new Instance(edge.Options.Haproxy.Binary, rendered, place, WorkingDirectory(snapshot));
             instance.WriteFiles();
@@ -44,7 +44,7 @@ internal sealed class StandbyStart(PairEdge edge)
         }
         catch (Exception e) when (e is FlipException or IOException or UnauthorizedAccessException)
         {
-            edge.Fronts.Release(edge.Name);
+            edge.Fronts.Release(edge.Name, run.Number);
             await Departure.EndAsync(edge, run.Number, CancellationToken.None);
             return new PrepareFailed(edge.Now, run.Number, $"generation {run.Number} could not be made: {e.Message}; {PairEdge.Holds(effect.Active)}.");
         }
