@@ -38,7 +38,9 @@ internal sealed class UndoWatch(PairEdge edge)
             }
             catch (FlipException e)
             {
-                // Neither side's silence proves the other better; a death is told by the kernel.
+                // Neither side's silence proves the other better; a death is told by the kernel. What was unequal before it
+                // is not known to be so still, and must not keep the window open for ever.
+                unequalSince = null;
                 edge.Log.LogDebug("pair {Pair}: the sides cannot be compared now: {Why}", edge.Name, e.Message);
             }
             // A server seen DOWN on the new side shortly before the end is waited for: it decides within the grace.
