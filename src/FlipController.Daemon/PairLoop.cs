@@ -20,6 +20,7 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
 
     public PairState State => Volatile.Read(ref _state);
 
+    /// <summary>Once the loop has ended nobody hears it: the next start looks at what is.</summary>
     public void Post(PairEvent e) => _events.Writer.TryWrite(e);
 
     /// <summary>Completes when the flip has ended, however it ended; faults with <see cref="RefusedException"/> when it is denied.</summary>
@@ -28,7 +29,7 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
         long request = Interlocked.Increment(ref _lastRequest);
         TaskCompletionSource<FlipRecord> waiting = new(TaskCreationOptions.RunContinuationsAsynchronously);
         _waiting[request] = waiting;
-        Post(ask(request));
+        if (!_events.Writer.TryWrite(ask(request))) LetGo();
         return waiting.Task;
     }
 
@@ -46,9 +47,16 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
         }
         finally
         {
-            foreach (TaskCompletionSource<FlipRecord> waiting in _waiting.Values)
-                waiting.TrySetException(new FlipException($"pair {State.Pair}: the daemon stops; what was under way is taken up at its next start"));
+            // Before those who wait are told: whoever asks from now on sees that it is too late.
+            _events.Writer.TryComplete();
+            LetGo();
         }
+    }
+
+    private void LetGo()
+    {
+        foreach (TaskCompletionSource<FlipRecord> waiting in _waiting.Values)
+            waiting.TrySetException(new FlipException($"pair {State.Pair}: the daemon stops; what was under way is taken up at its next start"));
     }
 
     private async Task HandleAsync(PairEvent e)
