@@ -34,6 +34,8 @@ internal sealed class Pair : IAsyncDisposable
 
     public PairOptions Options => _edge.Options;
 
+    public NftPair Ports => new(Name, _edge.Blue, _edge.Green);
+
     public PairState State => _loop.State;
 
     /// <summary>Ends only with the pair, or with the error that ended it.</summary>
