@@ -8,7 +8,8 @@ namespace FlipController.Daemon;
 /// <summary>How generations leave: discarded before they had traffic, retired after, closed when they stay too long.</summary>
 internal sealed class Departure(PairEdge edge)
 {
-    private const int SoftStop = 10, Terminate = 15, Kill = 9; // SIGUSR1, SIGTERM, SIGKILL: signal(7); SIGUSR1 as HAProxy's management.txt, 4
+    // SIGUSR1 (HAProxy's management.txt, 4), SIGTERM, SIGKILL: signal(7)
+    private const int SoftStop = 10, Terminate = 15, Kill = 9;
     private static readonly TimeSpan s_politeEnd = TimeSpan.FromSeconds(3);
     // A SYN-ACK is sent five times, the last time after 31 s, and given up after 63 (tcp(7), tcp_synack_retries).
     private static readonly TimeSpan s_longestOpening = TimeSpan.FromSeconds(64);
@@ -27,7 +28,7 @@ internal sealed class Departure(PairEdge edge)
         {
             if (edge.Time.GetElapsedTime(began) > s_longestOpening)
             {
-                edge.Log.LogWarning("pair {Pair}: {Generation} stops listening although {Opening}; clients in the middle of opening one are reset",
+                edge.Log.LogWarning("pair {Pair}: {Generation} stops listening although {Standing}; whoever opens one now is reset",
                     edge.Name, generation, standing);
                 break;
             }
@@ -42,7 +43,9 @@ internal sealed class Departure(PairEdge edge)
         post(new DrainDue(edge.Now, generation.Number));
     }
 
-    /// <summary>What a soft stop should wait for; null: nothing. A count that fails is waited for too, or it would end the retirement.</summary>
+    /// <summary>
+    /// What a soft stop should wait for; null: nothing. A count that fails is waited for too, or it would end the retirement.
+    /// </summary>
     private string? Standing(Generation generation)
     {
         try
@@ -110,7 +113,9 @@ internal sealed class Departure(PairEdge edge)
         }
     }
 
-    /// <summary>Removes the generation's chain; while the pair's rule still names it the kernel refuses, and a later sweep does it.</summary>
+    /// <summary>
+    /// Removes the generation's chain; while the pair's rule still names it the kernel refuses, and a later sweep does it.
+    /// </summary>
     public void Forget(int number)
     {
         try

@@ -9,7 +9,8 @@ using FlipController.Linux.State;
 namespace FlipController.Daemon;
 
 /// <summary>All pairs of one configuration, and the reload of it. Pairs share the process, the kernel handles and nothing else.</summary>
-internal sealed class Fleet(Configuration configuration, string file, NftRedirect redirect, DeathWatch deaths, TimeProvider time, ILogger log) : IAsyncDisposable
+internal sealed class Fleet(
+    Configuration configuration, string file, NftRedirect redirect, DeathWatch deaths, TimeProvider time, ILogger log) : IAsyncDisposable
 {
     private readonly ConcurrentDictionary<string, Pair> _pairs = new(StringComparer.Ordinal);
     private readonly TaskCompletionSource<string> _broken = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -107,7 +108,8 @@ internal sealed class Fleet(Configuration configuration, string file, NftRedirec
                 faults.Add($"{file}: control, metrics, state and runtime change only with a restart of the daemon");
             if (faults.Count > 0 || read.Configuration is not { } wanted)
             {
-                foreach (string fault in faults) log.LogError(new EventId(131, "ReloadRefused"), "reload refused, the running configuration stays: {Fault}", fault);
+                foreach (string fault in faults)
+                    log.LogError(new EventId(131, "ReloadRefused"), "reload refused, the running configuration stays: {Fault}", fault);
                 return faults;
             }
             redirect.EnsureBase([.. wanted.Pairs.Values.Select(p => NftPairOf(wanted, p.Name))]);
@@ -119,7 +121,8 @@ internal sealed class Fleet(Configuration configuration, string file, NftRedirec
                 await pair.DisposeAsync();
                 _fronts?.Release(pair.Name);
                 if (options is null)
-                    log.LogWarning(new EventId(132, "PairLeft"), "pair {Pair} is no longer configured: its HAProxy and rules stay as they are, unmanaged", pair.Name);
+                    log.LogWarning(new EventId(132, "PairLeft"),
+                        "pair {Pair} is no longer configured: its HAProxy and rules stay as they are, unmanaged", pair.Name);
             }
             _configuration = wanted;
             List<string> left = [];

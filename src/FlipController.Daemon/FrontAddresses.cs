@@ -50,5 +50,6 @@ internal sealed class FrontAddresses(Func<IEnumerable<Pair>> pairs)
         lock (_lock) _claims.Remove(pair);
     }
 
-    public static string Taken(Service service, string pair) => $"the front address {service} belongs to pair {pair} already; one address has one pair";
+    public static string Taken(Service service, string pair) =>
+        $"the front address {service} belongs to pair {pair} already; one address has one pair";
 }

@@ -61,13 +61,13 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 Beside($"retire {retire.Generation.Number}", stop => _departure.RetireAsync(retire, post, stop));
                 break;
             case Close close:
-                edge.Notices.Post(new PairNotice(edge.Now, edge.Name, "progress", state().Phase.Name, $"{close.Generation} is closed: {close.Why}"));
+                Tell("progress", state().Phase.Name, $"{close.Generation} is closed: {close.Why}");
                 Beside($"end {close.Generation.Number}", stop => _departure.CloseAsync(close, stop));
                 break;
             case Drained drained:
                 Cease($"retire {drained.Generation.Number}");
                 _departure.Bury(drained.Generation);
-                edge.Notices.Post(new PairNotice(edge.Now, edge.Name, "drained", state().Phase.Name, $"{drained.Generation} has drained and is gone"));
+                Tell("drained", state().Phase.Name, $"{drained.Generation} has drained and is gone");
                 Beside($"hook drained {drained.Generation.Number}", stop => _hooks.DrainedAsync(drained.Generation, stop));
                 break;
             case Record record:
@@ -105,7 +105,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     {
         string? why = await _gate.ProveAsync(
             prove.Candidate, edge.AdminOf(prove.Candidate), prove.Against is { } active ? edge.AdminOf(active) : null,
-            question => edge.Notices.Post(new PairNotice(edge.Now, edge.Name, "progress", "gating", $"{prove.Candidate} must show that {question}")), stop);
+            question => Tell("progress", "gating", $"{prove.Candidate} must show that {question}"), stop);
         post(why is null
             ? new GatePassed(edge.Now, prove.Candidate.Number)
             : new GateFailed(edge.Now, prove.Candidate.Number, $"{why}; {PairEdge.Holds(prove.Against)}."));
@@ -146,11 +146,16 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         }
         catch (KernelException e)
         {
-            edge.Log.LogWarning("pair {Pair}: {Generation} has the traffic but stays at low priority: {Why}", edge.Name, generation, e.Message);
+            edge.Log.LogWarning("pair {Pair}: {Generation} has the traffic but stays at low priority: {Why}",
+                edge.Name, generation, e.Message);
         }
     }
 
-    private static string Sentence(Switch order, string why) => $"NEW connections could not be moved to {order.To}: {why}; {PairEdge.Holds(order.From)}.";
+    private static string Sentence(Switch order, string why) =>
+        $"NEW connections could not be moved to {order.To}: {why}; {PairEdge.Holds(order.From)}.";
+
+    private void Tell(string kind, string phase, string text, FlipRecord? flip = null) =>
+        edge.Notices.Post(new PairNotice(edge.Now, edge.Name, kind, phase, text, flip));
 
     private void Write(FlipRecord flip)
     {
@@ -164,11 +169,13 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         }
         string text = flip.Outcome switch
         {
-            "done" => $"flip {flip.Id}: NEW connections go to generation {flip.To} (window {flip.Hold?.WindowUs} us, {flip.OldSideConnections ?? 0} connections stay on the old side)",
+            "done" => $"flip {flip.Id}: NEW connections go to generation {flip.To} "
+                + $"(window {flip.Hold?.WindowUs} us, {flip.OldSideConnections ?? 0} connections stay on the old side)",
             _ => $"flip {flip.Id} {flip.Outcome}: {flip.Error ?? flip.Reason}",
         };
-        edge.Log.Log(flip.Outcome is "failed" or "returned" ? LogLevel.Warning : LogLevel.Information, new EventId(111, "Flip"), "pair {Pair}: {Flip}", edge.Name, text);
-        edge.Notices.Post(new PairNotice(edge.Now, edge.Name, "flip", state().Phase.Name, text, flip));
+        LogLevel level = flip.Outcome is "failed" or "returned" ? LogLevel.Warning : LogLevel.Information;
+        edge.Log.Log(level, new EventId(111, "Flip"), "pair {Pair}: {Flip}", edge.Name, text);
+        Tell("flip", state().Phase.Name, text, flip);
         Slot? slot = state().Active?.Slot;
         Beside($"hook {flip.Id} {flip.Outcome}", stop => _hooks.FlippedAsync(flip, slot, stop));
     }

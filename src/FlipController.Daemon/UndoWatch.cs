@@ -5,7 +5,9 @@ using FlipController.Linux.Haproxy;
 
 namespace FlipController.Daemon;
 
-/// <summary>Compares both sides while the undo window is open. Posts WorseFound as long as the new side is worse, UndoElapsed at the end.</summary>
+/// <summary>
+/// Compares both sides while the undo window is open. Posts WorseFound as long as the new side is worse, UndoElapsed at the end.
+/// </summary>
 internal sealed class UndoWatch(PairEdge edge)
 {
     private static readonly TimeSpan s_longestInterval = TimeSpan.FromSeconds(1), s_shortestInterval = TimeSpan.FromMilliseconds(100);

@@ -12,11 +12,14 @@ namespace FlipController.Linux.Files;
 public sealed class FileChanges(HaproxyOptions options, TimeProvider time) : IDisposable
 {
     private static readonly TimeSpan s_regularLook = TimeSpan.FromSeconds(5);
-    private readonly Channel<bool> _events = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
+    private readonly Channel<bool> _events = Channel.CreateBounded<bool>(
+        new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
     private readonly Dictionary<string, FileSystemWatcher> _watchers = new(StringComparer.Ordinal);
     private readonly WatchedFiles _files = new(options);
 
-    /// <summary>Runs until cancelled. <paramref name="changed"/> gets each new content once; <paramref name="unreadable"/> a reason, once.</summary>
+    /// <summary>
+    /// Runs until cancelled. <paramref name="changed"/> gets each new content once; <paramref name="unreadable"/> a reason, once.
+    /// </summary>
     /// <param name="known">Hash of the content that needs no telling: what the active generation runs.</param>
     /// <param name="readable">Told when the files can be read again after <paramref name="unreadable"/>, whatever they hold.</param>
     public async Task RunAsync(

@@ -28,7 +28,8 @@ internal sealed unsafe partial class NftLibrary : IDisposable
 
     internal static NftLibrary Open()
     {
-        // nft_ctx_new() calls exit() when it gets no netlink socket (netlink_init_error in nftables' src/netlink.c): find out before it does.
+        // nft_ctx_new() calls exit() when it gets no netlink socket (netlink_init_error in nftables' src/netlink.c): find out before
+        // it does.
         using (new NetlinkSocket(NetlinkProtocol.Netfilter)) { }
         nint context;
         HashSet<int> before = [.. Libc.OpenDescriptors()];
@@ -41,7 +42,8 @@ internal sealed unsafe partial class NftLibrary : IDisposable
             throw new FlipException("cannot load libnftables.so.1: it is not installed. Install libnftables1 (Debian) or nftables-libs", e);
         }
         if (context == 0) throw new KernelException("make an nftables context", Errno.NoBuffers);
-        // Its socket is opened without SOCK_CLOEXEC (nft_mnl_socket_open in nftables' src/mnl.c): every HAProxy and hook would inherit it.
+        // Its socket is opened without SOCK_CLOEXEC (nft_mnl_socket_open in nftables' src/mnl.c): every HAProxy and hook would
+        // inherit it.
         foreach (int fd in Libc.OpenDescriptors().Where(fd => !before.Contains(fd))) Libc.SetCloseOnExec(fd);
         NftLibrary library = new(context);
         if (BufferOutput(context) == 0 && BufferError(context) == 0) return library;
@@ -95,7 +97,8 @@ internal sealed unsafe partial class NftLibrary : IDisposable
                 _ = GetError(_context); // begins it anew: what nobody asked about is not the next failure's reason
                 if (RunBuffer(_context, buffer) == 0) return 0;
                 int errno = Marshal.GetLastPInvokeError();
-                // After a plain mistake errno may be a leftover EAGAIN of the library's own reads: the few more attempts then change nothing.
+                // After a plain mistake errno may be a leftover EAGAIN of the library's own reads: the few more attempts then
+                // change nothing.
                 bool transient = errno is Errno.Again or Errno.Interrupted or Errno.Busy or Errno.Restart;
                 if (!transient || attempt == Attempts) return errno > 0 ? errno : Errno.Invalid;
             }
