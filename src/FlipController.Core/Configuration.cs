@@ -86,7 +86,9 @@ public sealed record GateOptions
     public ImmutableArray<HttpProbe> Probes { get; init; } = [];
     /// <summary>What a changed configuration that no longer has a front address means: a refusal, or consent.</summary>
     public DroppedServices DroppedServices { get; init; } = DroppedServices.Refuse;
-    /// <summary>What a front address means that another process listens on: a refusal, or that its NEW connections are taken over.</summary>
+    /// <summary>
+    /// What a front address means that another process listens on: a refusal, or that its NEW connections are taken over.
+    /// </summary>
     public TakenAddresses TakenAddresses { get; init; } = TakenAddresses.Refuse;
 }
 
@@ -94,7 +96,8 @@ public enum DroppedServices { Refuse, Allow }
 
 public enum TakenAddresses { Refuse, Allow }
 
-/// <param name="Service">A front address as the configuration file has it, <c>:80</c> or <c>10.0.0.1:443</c>; the probe goes to its private port.</param>
+/// <param name="Service">A front address as the configuration file has it, <c>:80</c> or <c>10.0.0.1:443</c>;
+/// the probe goes to its private port.</param>
 /// <param name="Host">The Host header, and with <paramref name="Tls"/> the server name (SNI); null: the address.</param>
 public sealed record HttpProbe(string Service, string Path, string? Host, int ExpectFrom, int ExpectTo, bool Tls);
 
@@ -104,7 +107,9 @@ public sealed record WatchOptions
     public TimeSpan Undo { get; init; } = TimeSpan.FromSeconds(30);
     public double Max5xxRatio { get; init; } = 0.05;
     public int MinRequests { get; init; } = 50;
-    /// <summary>How long a server may be UP on the old side and not on the new before that counts: two checkers are never in step.</summary>
+    /// <summary>
+    /// How long a server may be UP on the old side and not on the new before that counts: two checkers are never in step.
+    /// </summary>
     public TimeSpan ParityGrace { get; init; } = TimeSpan.FromSeconds(3);
 }
 
@@ -117,7 +122,9 @@ public sealed record DrainOptions
     public int MaxRetired { get; init; } = 4;
 }
 
-/// <summary>Argument lists run after the event they are named for, without a shell; placeholders {pair}, {from}, {to}, {slot}, {reason}, {flip}.</summary>
+/// <summary>
+/// Argument lists run after the event they are named for, without a shell; placeholders {pair}, {from}, {to}, {slot}, {reason}, {flip}.
+/// </summary>
 public sealed record HooksOptions
 {
     public ImmutableArray<string> Switched { get; init; } = [];

@@ -91,7 +91,9 @@ public static class ConfigurationReader
             pairs[name] = ReadPair(name, section.Section(name), faults);
         }
         if (pairs.Count > MostPairs || (pairs.Count == 0 && !root.IsNoMap && !section.IsNoMap))
-            faults.Add("pairs", $"{(pairs.Count == 0 ? "no" : pairs.Count.ToString(CultureInfo.InvariantCulture))} pairs must be between 1 and {MostPairs}");
+            faults.Add("pairs",
+                $"{(pairs.Count == 0 ? "no" : pairs.Count.ToString(CultureInfo.InvariantCulture))} pairs "
+                + $"must be between 1 and {MostPairs}");
         return pairs.ToImmutable();
     }
 
@@ -184,7 +186,8 @@ public static class ConfigurationReader
         {
             var probe = new ConfigurationSection(faults, path, node);
             ConfigurationSection http = probe.Section("http");
-            if (!http.Has("service")) faults.Add(http.PathOf("service"), "is missing; it must be a front address, such as :80 or 10.0.0.1:443");
+            if (!http.Has("service"))
+                faults.Add(http.PathOf("service"), "is missing; it must be a front address, such as :80 or 10.0.0.1:443");
             (int from, int to) = http.Value("expect", (200, 399), StatusRange);
             probes.Add(new HttpProbe(
                 http.Value("service", "", ServiceText), http.Value("path", "/", HttpPath), http.Value<string?>("host", null, HostName),
@@ -211,7 +214,8 @@ public static class ConfigurationReader
         if (configuration.State == configuration.Runtime)
             faults.Add("state", $"{FaultList.Quote(configuration.State)} must not be the same directory as runtime");
         if (configuration.Control.Socket == configuration.State || configuration.Control.Socket == configuration.Runtime)
-            faults.Add("control.socket", $"{FaultList.Quote(configuration.Control.Socket)} must be a file in a directory, not state or runtime itself");
+            faults.Add("control.socket",
+                $"{FaultList.Quote(configuration.Control.Socket)} must be a file in a directory, not state or runtime itself");
         foreach (string name in configuration.Pairs.Keys)
         {
             if (configuration.Control.Socket == $"{configuration.Runtime}/{name}")
@@ -221,7 +225,8 @@ public static class ConfigurationReader
             if (bytes > SocketPathBytes)
                 faults.Add("runtime",
                     $"{FaultList.Quote(configuration.Runtime)} makes the admin sockets of pair {name} {bytes} bytes long with HAProxy's "
-                    + $"temporary suffix; they must be at most {SocketPathBytes}, so it must be at least {bytes - SocketPathBytes} shorter");
+                    + $"temporary suffix; they must be at most {SocketPathBytes}, "
+                    + $"so it must be at least {bytes - SocketPathBytes} shorter");
         }
     }
 
@@ -232,7 +237,8 @@ public static class ConfigurationReader
         foreach (string name in configuration.Pairs.Keys)
         {
             if (!plain.TryAdd(name.Replace('-', '_'), name))
-                faults.Add($"pairs.{name}", $"{FaultList.Quote(name)} must differ from {FaultList.Quote(plain[name.Replace('-', '_')])} in more than - and _");
+                faults.Add($"pairs.{name}",
+                    $"{FaultList.Quote(name)} must differ from {FaultList.Quote(plain[name.Replace('-', '_')])} in more than - and _");
         }
     }
 
@@ -264,14 +270,17 @@ public static class ConfigurationReader
             int twin = firsts.FindIndex(f => f.First == first);
             if (twin < i)
             {
-                faults.Add(path, $"\"{first}\" must be a port of its own; it is also the first of pair {firsts[twin].Pair}, {firsts[twin].Slot.Name()}");
+                faults.Add(path,
+                    $"\"{first}\" must be a port of its own; it is also the first of pair {firsts[twin].Pair}, {firsts[twin].Slot.Name()}");
                 continue;
             }
             PortBlock block = blocks.BlockOf(pair, slot);
             if (block.Count < PortBlocks.FewestPorts)
                 faults.Add(path, firsts.FirstOrDefault(f => f.First == block.Last + 1) is { Pair: not null } next
-                    ? $"\"{first}\" must leave at least {PortBlocks.FewestPorts} ports before {next.First} (pair {next.Pair}, {next.Slot.Name()}); it leaves {block.Count}"
-                    : $"\"{first}\" must be at most {65536 - PortBlocks.FewestPorts}, as a slot needs at least {PortBlocks.FewestPorts} ports");
+                    ? $"\"{first}\" must leave at least {PortBlocks.FewestPorts} ports before {next.First} "
+                        + $"(pair {next.Pair}, {next.Slot.Name()}); it leaves {block.Count}"
+                    : $"\"{first}\" must be at most {65536 - PortBlocks.FewestPorts}, "
+                        + $"as a slot needs at least {PortBlocks.FewestPorts} ports");
         }
     }
 
@@ -288,7 +297,8 @@ public static class ConfigurationReader
             int tags = (1 << Math.Min(16, BitOperations.PopCount(mask) - 4)) - 1;
             if (pairs[i].Drain.MaxRetired + 3 > tags)
                 faults.Add($"pairs.{pairs[i].Name}.drain.max_retired",
-                    $"\"{pairs[i].Drain.MaxRetired}\" must be at most {tags - 3} with mark_mask 0x{mask:x8}, which tells {tags} generations apart");
+                    $"\"{pairs[i].Drain.MaxRetired}\" must be at most {tags - 3} with mark_mask 0x{mask:x8}, "
+                    + $"which tells {tags} generations apart");
         }
     }
 }

@@ -16,7 +16,9 @@ public readonly record struct ConnectionMark(uint Mask, int PairIndex)
 
     public uint ValueOf(int tag) => ((uint)PairIndex << TagBits | (uint)tag) << Shift;
 
-    /// <summary>The tag after the one generation <paramref name="number"/> - 1 had, skipping those of generations that still live.</summary>
+    /// <summary>
+    /// The tag after the one generation <paramref name="number"/> - 1 had, skipping those of generations that still live.
+    /// </summary>
     public int NextTag(int number, IReadOnlySet<int> living)
     {
         int tags = (1 << TagBits) - 1;

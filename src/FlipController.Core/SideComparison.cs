@@ -1,3 +1,5 @@
+using System.Globalization;
+
 namespace FlipController.Core;
 
 /// <summary>What one side has done so far, summed over its frontends and backends.</summary>
@@ -9,7 +11,9 @@ public sealed record SideCounters(long Requests, long Answers5xx, long Connectio
 /// <summary>Whether the new side does clearly worse than the old one did. Pure.</summary>
 public static class SideComparison
 {
-    /// <summary>The old side's own ratio must be exceeded by this factor too: a service that was failing before is not the flip's fault.</summary>
+    /// <summary>
+    /// The old side's own ratio must be exceeded by this factor too: a service that was failing before is not the flip's fault.
+    /// </summary>
     private const double ClearlyWorse = 2;
 
     /// <summary>Null, or why traffic should go back, in words.</summary>
@@ -27,7 +31,8 @@ public static class SideComparison
             double ratio = (double)errors / requests;
             double oldRatio = old.Requests > 0 ? (double)oldErrors / old.Requests : 0;
             return ratio > options.Max5xxRatio && ratio > ClearlyWorse * oldRatio
-                ? FormattableString.Invariant($"{ratio:P1} {what} ({errors} of {requests}), {oldRatio:P1} on the generation before (watch.max_5xx_ratio {options.Max5xxRatio})")
+                ? string.Create(CultureInfo.InvariantCulture, $"{ratio:P1} {what} ({errors} of {requests}), "
+                    + $"{oldRatio:P1} on the generation before (watch.max_5xx_ratio {options.Max5xxRatio})")
                 : null;
         }
     }

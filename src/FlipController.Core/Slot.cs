@@ -33,7 +33,8 @@ public sealed record Generation(
     DateTimeOffset Since, ImmutableArray<ServicePort> Ports, int Tag, string Version)
 {
     /// <summary>Generations are the same when their numbers are: everything else follows from it.</summary>
-    public bool Equals(Generation? other) => other is not null && other.Number == Number && other.Pid == Pid && other.StartTicks == StartTicks;
+    public bool Equals(Generation? other) =>
+        other is not null && other.Number == Number && other.Pid == Pid && other.StartTicks == StartTicks;
 
     public override int GetHashCode() => HashCode.Combine(Number, Pid, StartTicks);
 

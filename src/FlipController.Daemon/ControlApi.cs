@@ -15,10 +15,13 @@ internal static class ControlApi
     {
         app.Use((context, next) => GuardAsync(context, next, log));
         app.MapGet("/v1/status", context => StatusAsync(context, fleet));
-        Pair(HttpMethods.Get, "", async (context, pair) => await AnswerAsync(context, WireJson.Default.PairStatus, await pair.StatusAsync(context.RequestAborted)));
-        Pair(HttpMethods.Get, "/history", (context, pair) => AnswerAsync(context, WireJson.Default.HistoryReport, new HistoryReport(pair.Name, pair.History())));
+        Pair(HttpMethods.Get, "", async (context, pair) =>
+            await AnswerAsync(context, WireJson.Default.PairStatus, await pair.StatusAsync(context.RequestAborted)));
+        Pair(HttpMethods.Get, "/history", (context, pair) =>
+            AnswerAsync(context, WireJson.Default.HistoryReport, new HistoryReport(pair.Name, pair.History())));
         Pair(HttpMethods.Get, "/render/{slot}", RenderAsync);
-        Pair(HttpMethods.Get, "/plan", async (context, pair) => await AnswerAsync(context, WireJson.Default.PlanReport, await pair.PlanAsync(context.RequestAborted)));
+        Pair(HttpMethods.Get, "/plan", async (context, pair) =>
+            await AnswerAsync(context, WireJson.Default.PlanReport, await pair.PlanAsync(context.RequestAborted)));
         Pair(HttpMethods.Post, "/flip", async (context, pair) =>
         {
             FlipRequest request = await BodyAsync(context, WireJson.Default.FlipRequest) ?? new FlipRequest();
@@ -44,14 +47,19 @@ internal static class ControlApi
         app.MapFallback(context => RefuseAsync(context, 404, "usage", $"there is no {context.Request.Method} {context.Request.Path}"));
 
         // Plain request delegates: the ones with typed parameters bring expression trees and their compiler into memory.
-        void Pair(string method, string path, Func<HttpContext, Pair, Task> answer) => app.MapMethods("/v1/pairs/{name}" + path, [method], (RequestDelegate)(context =>
+        void Pair(string method, string path, Func<HttpContext, Pair, Task> answer)
         {
-            string name = (string)context.Request.RouteValues["name"]!;
-            return fleet.Find(name) is { } pair
-                ? answer(context, pair)
-                : RefuseAsync(context, 404, "usage",
-                    $"cannot {method} {context.Request.Path}: there is no pair \"{name}\"; nothing was done. There are: {string.Join(", ", fleet.Pairs.Select(p => p.Name))}.");
-        }));
+            RequestDelegate found = context =>
+            {
+                string name = (string)context.Request.RouteValues["name"]!;
+                return fleet.Find(name) is { } pair
+                    ? answer(context, pair)
+                    : RefuseAsync(context, 404, "usage",
+                        $"cannot {method} {context.Request.Path}: there is no pair \"{name}\"; nothing was done. "
+                        + $"There are: {string.Join(", ", fleet.Pairs.Select(p => p.Name))}.");
+            };
+            app.MapMethods("/v1/pairs/{name}" + path, [method], found);
+        }
     }
 
     private static Task RenderAsync(HttpContext context, Pair pair) => context.Request.RouteValues["slot"] switch
@@ -102,7 +110,8 @@ internal static class ControlApi
         catch (Exception e) when (e is not OperationCanceledException)
         {
             // A mistake of ours: whoever asked must hear of it, and the log must have it.
-            log.LogError(new EventId(140, "RequestFailed"), e, "{Method} {Path} failed unexpectedly", context.Request.Method, context.Request.Path);
+            log.LogError(new EventId(140, "RequestFailed"), e, "{Method} {Path} failed unexpectedly",
+                context.Request.Method, context.Request.Path);
             await RefuseAsync(context, 500, "failed", $"{context.Request.Method} {context.Request.Path} failed unexpectedly: {e.Message}");
         }
     }
@@ -127,8 +136,10 @@ internal static class ControlApi
         {
             throw new FlipException($"pair {pair.Name}: the daemon stops; what was under way is taken up at its next start");
         }
-        if (ended.Outcome is "failed" or "returned") await RefuseAsync(context, 422, "failed", $"pair {pair.Name}: flip {ended.Id} {ended.Outcome}: {ended.Error}");
-        else await AnswerAsync(context, WireJson.Default.FlipAnswer, new FlipAnswer(pair.Name, ended));
+        if (ended.Outcome is "failed" or "returned")
+            await RefuseAsync(context, 422, "failed", $"pair {pair.Name}: flip {ended.Id} {ended.Outcome}: {ended.Error}");
+        else
+            await AnswerAsync(context, WireJson.Default.FlipAnswer, new FlipAnswer(pair.Name, ended));
     }
 
     private static async Task StreamAsync(HttpContext context, Fleet fleet, CancellationToken stopping)
@@ -148,8 +159,8 @@ internal static class ControlApi
             await foreach (PairNotice notice in fleet.Notices.WatchAsync(either.Token))
             {
                 if (only is not null && notice.Pair != only) continue;
-                await context.Response.Body.WriteAsync(JsonSerializer.SerializeToUtf8Bytes(notice, WireJson.Default.PairNotice), either.Token);
-                await context.Response.Body.WriteAsync("\n"u8.ToArray(), either.Token);
+                byte[] line = [.. JsonSerializer.SerializeToUtf8Bytes(notice, WireJson.Default.PairNotice), (byte)'\n'];
+                await context.Response.Body.WriteAsync(line, either.Token);
                 await context.Response.Body.FlushAsync(either.Token);
             }
         }
@@ -178,5 +189,7 @@ internal static class ControlApi
     }
 
     private static Task RefuseAsync(HttpContext context, int status, string code, string sentence) =>
-        context.Response.HasStarted ? Task.CompletedTask : AnswerAsync(context, WireJson.Default.ErrorAnswer, new ErrorAnswer(code, sentence), status);
+        context.Response.HasStarted
+            ? Task.CompletedTask
+            : AnswerAsync(context, WireJson.Default.ErrorAnswer, new ErrorAnswer(code, sentence), status);
 }

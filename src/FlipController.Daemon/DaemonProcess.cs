@@ -36,7 +36,8 @@ internal static class DaemonProcess
         if (read.Configuration is not { } configuration)
         {
             foreach (ConfigurationFault fault in read.Faults) Console.Error.WriteLine(fault);
-            Console.Error.WriteLine($"flipcontrollerd: {read.Faults.Length} faults in {file}; nothing was started or changed. `flipctl check-config {file}` checks it again.");
+            Console.Error.WriteLine($"flipcontrollerd: {read.Faults.Length} faults in {file}; nothing was started or changed. "
+                + $"`flipctl check-config {file}` checks it again.");
             return BadConfiguration;
         }
         BePolite();
@@ -55,7 +56,8 @@ internal static class DaemonProcess
             await using WebApplication app = Api(configuration, fleet, log, stopping.Token);
             await SharedSocket.MakeAsync(configuration.Control.Socket, configuration.Control.Group, () => app.StartAsync());
             notify.Send("READY=1\nSTATUS=" + $"{configuration.Pairs.Count} pairs");
-            log.LogInformation(new EventId(1, "Started"), "flipcontrollerd serves {Pairs} pairs on {Socket}", configuration.Pairs.Count, configuration.Control.Socket);
+            log.LogInformation(new EventId(1, "Started"), "flipcontrollerd serves {Pairs} pairs on {Socket}",
+                configuration.Pairs.Count, configuration.Control.Socket);
             int code = await UntilAskedAsync(fleet, stopping.Token, log);
             notify.Send("STOPPING=1");
             await stopping.CancelAsync();
@@ -66,7 +68,8 @@ internal static class DaemonProcess
         }
         catch (Exception e) when (e is FlipException or IOException or UnauthorizedAccessException or SocketException)
         {
-            log.LogCritical(new EventId(3, "CannotRun"), "flipcontrollerd cannot run: {Why} `flipctl doctor --config {File}` looks at everything it needs.", e.Message, file);
+            log.LogCritical(new EventId(3, "CannotRun"),
+                "flipcontrollerd cannot run: {Why} `flipctl doctor --config {File}` looks at everything it needs.", e.Message, file);
             return Failed;
         }
     }
@@ -142,10 +145,13 @@ internal static class DaemonProcess
             File.Delete(path);
             return;
         }
-        throw new FlipException($"cannot take the control socket {path}: another daemon answers on it; that one goes on, this one did nothing. Stop it, or set control.socket.");
+        throw new FlipException(
+            $"cannot take the control socket {path}: another daemon answers on it; that one goes on, this one did nothing. "
+            + "Stop it, or set control.socket.");
     }
 
-    private static WebApplication Api(Configuration configuration, Fleet fleet, Microsoft.Extensions.Logging.ILogger log, CancellationToken stopping)
+    private static WebApplication Api(
+        Configuration configuration, Fleet fleet, Microsoft.Extensions.Logging.ILogger log, CancellationToken stopping)
     {
         WebApplicationBuilder builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions());
         builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel =>
@@ -154,7 +160,8 @@ internal static class DaemonProcess
             kestrel.Limits.MaxRequestBodySize = LargestRequestBytes;
             kestrel.Limits.MaxConcurrentConnections = 256;
             kestrel.ListenUnixSocket(configuration.Control.Socket, o => o.Protocols = HttpProtocols.Http1);
-            if (configuration.Metrics is { } metrics) kestrel.Listen(IPEndPoint.Parse(metrics.Listen), o => o.Protocols = HttpProtocols.Http1);
+            if (configuration.Metrics is { } metrics)
+                kestrel.Listen(IPEndPoint.Parse(metrics.Listen), o => o.Protocols = HttpProtocols.Http1);
         });
         builder.Services.AddRoutingCore();
         // The daemon's own signal handling decides when it ends.

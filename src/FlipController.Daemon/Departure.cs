@@ -8,7 +8,8 @@ namespace FlipController.Daemon;
 /// <summary>How generations leave: discarded before they had traffic, retired after, closed when they stay too long.</summary>
 internal sealed class Departure(PairEdge edge)
 {
-    private const int SoftStop = 10, Terminate = 15, Kill = 9; // SIGUSR1, SIGTERM, SIGKILL: signal(7); SIGUSR1 as HAProxy's management.txt, 4
+    // SIGUSR1 (HAProxy's management.txt, 4), SIGTERM, SIGKILL: signal(7)
+    private const int SoftStop = 10, Terminate = 15, Kill = 9;
     private static readonly TimeSpan s_politeEnd = TimeSpan.FromSeconds(3);
     // A SYN-ACK is sent five times, the last time after 31 s, and given up after 63 (tcp(7), tcp_synack_retries).
     private static readonly TimeSpan s_longestOpening = TimeSpan.FromSeconds(64);
@@ -23,11 +24,12 @@ internal sealed class Departure(PairEdge edge)
         ProcessIdentity process = ProcessIdentity.Of(generation);
         long began = edge.Time.GetTimestamp();
         TimeSpan pause = TimeSpan.FromMilliseconds(20);
-        while (Opening(generation) is { } opening && opening > 0)
+        while (Standing(generation) is { } standing)
         {
             if (edge.Time.GetElapsedTime(began) > s_longestOpening)
             {
-                edge.Log.LogWarning("pair {Pair}: {Generation} stops listening although {Opening} connections are still being opened; their clients will be reset", edge.Name, generation, opening);
+                edge.Log.LogWarning("pair {Pair}: {Generation} stops listening although {Standing}; whoever opens one now is reset",
+                    edge.Name, generation, standing);
                 break;
             }
             await Task.Delay(pause, edge.Time, stop);
@@ -39,6 +41,21 @@ internal sealed class Departure(PairEdge edge)
         TimeSpan left = edge.Options.Drain.Deadline - (edge.Now - effect.Since);
         if (left > TimeSpan.Zero) await Task.Delay(left, edge.Time, stop);
         post(new DrainDue(edge.Now, generation.Number));
+    }
+
+    /// <summary>
+    /// What a soft stop should wait for; null: nothing. A count that fails is waited for too, or it would end the retirement.
+    /// </summary>
+    private string? Standing(Generation generation)
+    {
+        try
+        {
+            return Opening(generation) is { } opening and > 0 ? $"{opening} connections are still being opened" : null;
+        }
+        catch (KernelException e)
+        {
+            return $"its connections cannot be counted: {e.Message}";
+        }
     }
 
     /// <summary>Connections in the middle of being opened towards a generation; null: it is gone.</summary>
@@ -67,7 +84,7 @@ internal sealed class Departure(PairEdge edge)
 
     public Task DiscardAsync(int number, CancellationToken stop)
     {
-        edge.Fronts.Release(edge.Name);
+        edge.Fronts.Release(edge.Name, number);
         return EndAsync(edge, number, stop);
     }
 
@@ -96,7 +113,9 @@ internal sealed class Departure(PairEdge edge)
         }
     }
 
-    /// <summary>Removes the generation's chain; while the pair's rule still names it the kernel refuses, and a later sweep does it.</summary>
+    /// <summary>
+    /// Removes the generation's chain; while the pair's rule still names it the kernel refuses, and a later sweep does it.
+    /// </summary>
     public void Forget(int number)
     {
         try
@@ -109,12 +128,19 @@ internal sealed class Departure(PairEdge edge)
         }
     }
 
-    /// <summary>A generation that is gone: its chain, its files.</summary>
+    /// <summary>A generation that is gone: its chain, its files. What cannot be removed now a later sweep does.</summary>
     public void Bury(Generation generation)
     {
         edge.Deaths.Remove(ProcessIdentity.Of(generation));
         Forget(generation.Number);
-        edge.PlaceOf(generation.Number).Remove();
+        try
+        {
+            edge.PlaceOf(generation.Number).Remove();
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            edge.Log.LogWarning("pair {Pair}: the files of {Generation} stay for now: {Why}", edge.Name, generation, e.Message);
+        }
     }
 
     /// <summary>At rest: whatever in the kernel and under the runtime directory belongs to no living generation of the pair goes.</summary>

@@ -9,7 +9,8 @@ using FlipController.Linux.State;
 namespace FlipController.Daemon;
 
 /// <summary>All pairs of one configuration, and the reload of it. Pairs share the process, the kernel handles and nothing else.</summary>
-internal sealed class Fleet(Configuration configuration, string file, NftRedirect redirect, DeathWatch deaths, TimeProvider time, ILogger log) : IAsyncDisposable
+internal sealed class Fleet(
+    Configuration configuration, string file, NftRedirect redirect, DeathWatch deaths, TimeProvider time, ILogger log) : IAsyncDisposable
 {
     private readonly ConcurrentDictionary<string, Pair> _pairs = new(StringComparer.Ordinal);
     private readonly TaskCompletionSource<string> _broken = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -33,7 +34,16 @@ internal sealed class Fleet(Configuration configuration, string file, NftRedirec
         AtomicFile.EnsurePrivateDirectory(_configuration.State);
         EnsureRuntime(_configuration.Runtime);
         redirect.EnsureBase([.. _configuration.Pairs.Values.Select(p => NftPairOf(_configuration, p.Name))]);
-        foreach (PairOptions options in _configuration.Pairs.Values) await AddAsync(_configuration, options);
+        // A SIGHUP may come already: two owners of one pair would undo each other's work.
+        await _oneReload.WaitAsync();
+        try
+        {
+            foreach (PairOptions options in _configuration.Pairs.Values) await AddAsync(_configuration, options);
+        }
+        finally
+        {
+            _oneReload.Release();
+        }
     }
 
     /// <summary>Others may pass through to the control socket; what is private has directories of its own.</summary>
@@ -98,21 +108,39 @@ internal sealed class Fleet(Configuration configuration, string file, NftRedirec
                 faults.Add($"{file}: control, metrics, state and runtime change only with a restart of the daemon");
             if (faults.Count > 0 || read.Configuration is not { } wanted)
             {
-                foreach (string fault in faults) log.LogError(new EventId(131, "ReloadRefused"), "reload refused, the running configuration stays: {Fault}", fault);
+                foreach (string fault in faults)
+                    log.LogError(new EventId(131, "ReloadRefused"), "reload refused, the running configuration stays: {Fault}", fault);
                 return faults;
             }
             redirect.EnsureBase([.. wanted.Pairs.Values.Select(p => NftPairOf(wanted, p.Name))]);
             foreach (Pair pair in _pairs.Values)
             {
-                if (wanted.Pairs.TryGetValue(pair.Name, out PairOptions? options) && Same(options, pair.Options)) continue;
+                if (wanted.Pairs.TryGetValue(pair.Name, out PairOptions? options) && Same(options, pair.Options)
+                    && pair.Ports == NftPairOf(wanted, pair.Name)) continue;
                 _pairs.TryRemove(pair.Name, out _);
                 await pair.DisposeAsync();
                 _fronts?.Release(pair.Name);
                 if (options is null)
-                    log.LogWarning(new EventId(132, "PairLeft"), "pair {Pair} is no longer configured: its HAProxy and rules stay as they are, unmanaged", pair.Name);
+                    log.LogWarning(new EventId(132, "PairLeft"),
+                        "pair {Pair} is no longer configured: its HAProxy and rules stay as they are, unmanaged", pair.Name);
             }
-            foreach (PairOptions options in wanted.Pairs.Values.Where(o => !_pairs.ContainsKey(o.Name))) await AddAsync(wanted, options);
             _configuration = wanted;
+            List<string> left = [];
+            foreach (PairOptions options in wanted.Pairs.Values.Where(o => !_pairs.ContainsKey(o.Name)))
+            {
+                try
+                {
+                    await AddAsync(wanted, options);
+                }
+                catch (Exception e) when (e is FlipException or IOException or UnauthorizedAccessException)
+                {
+                    // The others are let go already: each must be taken up, whatever becomes of this one.
+                    left.Add($"pair {options.Name}: {e.Message}");
+                }
+            }
+            if (left.Count > 0)
+                throw new FlipException($"{file} was taken, but not every pair could be taken up: {string.Join("; ", left)}. "
+                    + "Their HAProxy and rules stay as they are, unmanaged; mend the reason and reload again");
             log.LogInformation(new EventId(130, "Reloaded"), "{File} was read again: {Count} pairs", file, wanted.Pairs.Count);
             return [];
         }
@@ -133,7 +161,8 @@ internal sealed class Fleet(Configuration configuration, string file, NftRedirec
 
     public async ValueTask DisposeAsync()
     {
+        // Never given back: a reload that still waits comes too late.
+        await _oneReload.WaitAsync();
         foreach (Pair pair in _pairs.Values) await pair.DisposeAsync();
-        _oneReload.Dispose();
     }
 }

@@ -9,7 +9,7 @@ namespace FlipController.Daemon;
 internal sealed class FrontAddresses(Func<IEnumerable<Pair>> pairs)
 {
     private readonly Lock _lock = new();
-    private readonly Dictionary<string, Service[]> _claims = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, (int Number, Service[] Services)> _claims = new(StringComparer.Ordinal);
 
     /// <summary>The other pair that has an address, or is about to; null when none has.</summary>
     public string? Owner(Service service, string but)
@@ -17,12 +17,12 @@ internal sealed class FrontAddresses(Func<IEnumerable<Pair>> pairs)
         lock (_lock)
         {
             return pairs().FirstOrDefault(p => p.Name != but && p.Serves(service))?.Name
-                ?? _claims.Where(c => c.Key != but && c.Value.Any(s => s.Overlaps(service))).Select(c => c.Key).FirstOrDefault();
+                ?? _claims.Where(c => c.Key != but && c.Value.Services.Any(s => s.Overlaps(service))).Select(c => c.Key).FirstOrDefault();
         }
     }
 
     /// <summary>Takes the place of the pair's earlier claim. Throws when another pair has one of the addresses.</summary>
-    public void Claim(string pair, Service[] services)
+    public void Claim(string pair, int number, Service[] services)
     {
         lock (_lock)
         {
@@ -31,15 +31,25 @@ internal sealed class FrontAddresses(Func<IEnumerable<Pair>> pairs)
             {
                 if (Owner(service, pair) is { } other) throw new FlipException(Taken(service, other));
             }
-            _claims[pair] = services;
+            _claims[pair] = (number, services);
         }
     }
 
-    /// <summary>Its standby came to nothing; what it serves it keeps.</summary>
+    /// <summary>A standby came to nothing: its claim ends, but not that of the one begun after it. What the pair serves it keeps.</summary>
+    public void Release(string pair, int number)
+    {
+        lock (_lock)
+        {
+            if (_claims.TryGetValue(pair, out var claim) && claim.Number == number) _claims.Remove(pair);
+        }
+    }
+
+    /// <summary>The pair is let go.</summary>
     public void Release(string pair)
     {
         lock (_lock) _claims.Remove(pair);
     }
 
-    public static string Taken(Service service, string pair) => $"the front address {service} belongs to pair {pair} already; one address has one pair";
+    public static string Taken(Service service, string pair) =>
+        $"the front address {service} belongs to pair {pair} already; one address has one pair";
 }

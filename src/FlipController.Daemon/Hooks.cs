@@ -19,7 +19,8 @@ internal sealed class Hooks(PairEdge edge)
         RunAsync(edge.Options.Hooks.Drained, "drained", (generation.Number, null), generation.Slot, null, null, stop);
 
     private async Task RunAsync(
-        ImmutableArray<string> arguments, string name, (int? From, int? To) generations, Slot? slot, string? reason, int? flip, CancellationToken stop)
+        ImmutableArray<string> arguments, string name, (int? From, int? To) generations, Slot? slot, string? reason, int? flip,
+        CancellationToken stop)
     {
         if (arguments.IsEmpty) return;
         string Filled(string argument) => argument
@@ -29,14 +30,18 @@ internal sealed class Hooks(PairEdge edge)
             .Replace("{slot}", slot?.Name() ?? "", StringComparison.Ordinal)
             .Replace("{flip}", $"{flip}", StringComparison.Ordinal)
             .Replace("{reason}", reason ?? "", StringComparison.Ordinal);
-        var program = new ChildProcess(arguments[0], [.. arguments.Skip(1).Select(Filled)]) { Timeout = s_patience, WorkingDirectory = "/" };
+        var program = new ChildProcess(arguments[0], [.. arguments.Skip(1).Select(Filled)])
+        {
+            Timeout = s_patience, WorkingDirectory = "/",
+        };
         try
         {
             await program.SucceedAsync(stop);
         }
         catch (FlipException e)
         {
-            edge.Log.LogWarning(new EventId(110, "HookFailed"), "pair {Pair}: hook {Hook}: {Why}; nothing else is changed by that", edge.Name, name, e.Message);
+            edge.Log.LogWarning(new EventId(110, "HookFailed"), "pair {Pair}: hook {Hook}: {Why}; nothing else is changed by that",
+                edge.Name, name, e.Message);
         }
     }
 }

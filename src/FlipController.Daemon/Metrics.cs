@@ -23,11 +23,13 @@ internal static class Metrics
         Family("flipcontroller_connections", "gauge", "Connections of a generation as the kernel's sockets show them.",
             pairs.SelectMany(p => Roles(p)
                 .Where(r => r.Generation?.Connections.Sockets is not null)
-                .Select(r => ($"pair=\"{p.Name}\",role=\"{r.Role}\",generation=\"{r.Generation!.Number}\"", (double)r.Generation.Connections.Sockets!))));
+                .Select(r => ($"pair=\"{p.Name}\",role=\"{r.Role}\",generation=\"{r.Generation!.Number}\"",
+                    (double)r.Generation.Connections.Sockets!))));
         Family("flipcontroller_last_window_seconds", "gauge", "Length of the last switch.",
             pairs.Where(p => p.LastFlip?.Hold is not null).Select(p => ($"pair=\"{p.Name}\"", p.LastFlip!.Hold!.WindowUs / 1e6)));
         Family("flipcontroller_flips_total", "counter", "Flips by how they ended, of those the history keeps.",
-            fleet.Pairs.SelectMany(p => p.History().GroupBy(f => f.Outcome).Select(g => ($"pair=\"{p.Name}\",outcome=\"{g.Key}\"", (double)g.Count()))));
+            fleet.Pairs.SelectMany(p => p.History().GroupBy(f => f.Outcome)
+                .Select(g => ($"pair=\"{p.Name}\",outcome=\"{g.Key}\"", (double)g.Count()))));
         return text.ToString();
 
         static IEnumerable<(string Role, GenerationStatus? Generation)> Roles(PairStatus p) =>

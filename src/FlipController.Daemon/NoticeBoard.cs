@@ -3,7 +3,9 @@ using FlipController.Core;
 
 namespace FlipController.Daemon;
 
-/// <summary>Passes what happens to whoever watches. A watcher that does not keep up loses the oldest notices, never the daemon time.</summary>
+/// <summary>
+/// Passes what happens to whoever watches. A watcher that does not keep up loses the oldest notices, never the daemon time.
+/// </summary>
 public sealed class NoticeBoard
 {
     private const int LongestQueue = 256;
@@ -21,7 +23,8 @@ public sealed class NoticeBoard
     /// <summary>Everything posted from now on, until cancelled.</summary>
     public async IAsyncEnumerable<PairNotice> WatchAsync([System.Runtime.CompilerServices.EnumeratorCancellation] CancellationToken stop)
     {
-        var own = Channel.CreateBounded<PairNotice>(new BoundedChannelOptions(LongestQueue) { FullMode = BoundedChannelFullMode.DropOldest });
+        var own = Channel.CreateBounded<PairNotice>(
+            new BoundedChannelOptions(LongestQueue) { FullMode = BoundedChannelFullMode.DropOldest });
         lock (_lock) _watchers.Add(own);
         try
         {

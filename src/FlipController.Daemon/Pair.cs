@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Text;
 using FlipController.Core;
 using FlipController.Core.Machine;
 using FlipController.Linux;
@@ -34,6 +35,8 @@ internal sealed class Pair : IAsyncDisposable
 
     public PairOptions Options => _edge.Options;
 
+    public NftPair Ports => new(Name, _edge.Blue, _edge.Green);
+
     public PairState State => _loop.State;
 
     /// <summary>Ends only with the pair, or with the error that ended it.</summary>
@@ -51,16 +54,25 @@ internal sealed class Pair : IAsyncDisposable
         ImmutableSortedSet<int> chains = _edge.Redirect.Generations(Name);
         foreach (Generation generation in new[] { saved.Active, saved.Phase.Standby, saved.Phase.Previous }.OfType<Generation>())
             if (alive.Contains(generation.Number) && !chains.Contains(generation.Number))
-                _edge.Redirect.AddGeneration(Name, generation.Number, _edge.Mark.ValueOf(generation.Tag), _edge.Mark.Mask, generation.Ports);
+                _edge.Redirect.AddGeneration(
+                    Name, generation.Number, _edge.Mark.ValueOf(generation.Tag), _edge.Mark.Mask, generation.Ports);
         int? redirectTo = _edge.Redirect.ReadActive(Name);
         if (saved.Phase is not Cold)
-            _edge.Log.LogInformation(new EventId(120, "Observed"), "pair {Pair}: was {Phase}, found generations [{Alive}] alive, the rule names {Redirect}",
+            _edge.Log.LogInformation(new EventId(120, "Observed"),
+                "pair {Pair}: was {Phase}, found generations [{Alive}] alive, the rule names {Redirect}",
                 Name, saved.Phase.Name, string.Join(", ", alive.Order()), redirectTo?.ToString() ?? "none");
         _loop.Post(new Restarted(_edge.Now, alive.ToImmutable(), redirectTo, _edge.Options.Drain.MaxRetired));
         foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) _effects.Follow(generation);
         Task loop = Task.Run(() => _loop.RunAsync(_stop.Token));
         Task files = _edge.Options.Haproxy.Watch ? Task.Run(() => WatchFilesAsync(_stop.Token)) : Task.CompletedTask;
-        _work = Task.WhenAll(loop, files);
+        _work = BothAsync(loop, files);
+    }
+
+    /// <summary>One that ends by an error takes the other with it: half a pair would look alive and do nothing.</summary>
+    private async Task BothAsync(Task loop, Task files)
+    {
+        if ((await Task.WhenAny(loop, files)).IsFaulted) await _stop.CancelAsync();
+        await Task.WhenAll(loop, files);
     }
 
     /// <summary>Alive is: this pid with this start time since this boot, and its admin socket answers with the same pid.</summary>
@@ -70,7 +82,8 @@ internal sealed class Pair : IAsyncDisposable
         if (!identity.IsAlive) return false;
         try
         {
-            HaproxyInfo info = await new AdminSocket(_edge.PlaceOf(generation.Number).AdminSocket, s_observation).ShowInfoAsync(_stop.Token);
+            var admin = new AdminSocket(_edge.PlaceOf(generation.Number).AdminSocket, s_observation);
+            HaproxyInfo info = await admin.ShowInfoAsync(_stop.Token);
             return info.Pid == generation.Pid;
         }
         catch (FlipException)
@@ -95,7 +108,8 @@ internal sealed class Pair : IAsyncDisposable
             why =>
             {
                 Volatile.Write(ref _unreadable, why);
-                _edge.Log.LogWarning(new EventId(121, "Unreadable"), "pair {Pair}: {Why}; nothing is flipped until it can be read", Name, why);
+                _edge.Log.LogWarning(new EventId(121, "Unreadable"),
+                    "pair {Pair}: {Why}; nothing is flipped until it can be read", Name, why);
                 _edge.Notices.Post(new PairNotice(_edge.Now, Name, "fault", State.Phase.Name, why));
             },
             stop,
@@ -113,7 +127,8 @@ internal sealed class Pair : IAsyncDisposable
     public Task<FlipRecord> FlipAsync(FlipRequest request) => _loop.AskAsync(id => new FlipAsked(
         _edge.Now, new FlipWish(FlipTrigger.Operator, request.Reason, request.AllowDrop, null, null, [id])));
 
-    public Task<FlipRecord> RollbackAsync(RollbackRequest request) => _loop.AskAsync(id => new RollbackAsked(_edge.Now, request.Reason, id));
+    public Task<FlipRecord> RollbackAsync(RollbackRequest request) =>
+        _loop.AskAsync(id => new RollbackAsked(_edge.Now, request.Reason, id));
 
     public ImmutableArray<FlipRecord> History() => _edge.Store.History();
 
@@ -125,12 +140,17 @@ internal sealed class Pair : IAsyncDisposable
         GenerationStatus? previous = await AboutAsync(s.Phase.Previous, null, stop);
         var retired = ImmutableArray.CreateBuilder<GenerationStatus>();
         foreach (RetiredGeneration r in s.Retired)
-            retired.Add((await AboutAsync(r.Generation, Options.Drain.AtDeadline == AtDeadline.Close ? r.At + Options.Drain.Deadline : null, stop))!);
+        {
+            DateTimeOffset? closes = Options.Drain.AtDeadline == AtDeadline.Close ? r.At + Options.Drain.Deadline : null;
+            retired.Add((await AboutAsync(r.Generation, closes, stop))!);
+        }
         UndoWindow? undo = s.Phase switch { Watching w => w.Undo, Preparing p => p.Undo, _ => null };
         return new PairStatus(
             Name, s.Phase.Name, active, standby, previous, retired.ToImmutable(), s.Pending is not null,
             new RedirectStatus("nftables", _edge.Redirect.ReadActive(Name)),
-            new HoldStatus(Options.Hold.Method.ToString().ToLowerInvariant(), "none", "the switch is one transaction, which loses nothing without a hold"),
+            new HoldStatus(
+                Options.Hold.Method.ToString().ToLowerInvariant(), "none",
+                "the switch is one transaction, which loses nothing without a hold"),
             s.LastFlip, undo is null ? null : undo.Since + Options.Watch.Undo, s.Fault ?? Volatile.Read(ref _unreadable),
             s.Active is null ? [] : Instance.Warnings(_edge.PlaceOf(s.Active.Number)));
     }
@@ -149,8 +169,11 @@ internal sealed class Pair : IAsyncDisposable
         }
         using Conntrack? conntrack = Conntrack.Open();
         return new GenerationStatus(
-            g.Slot.Name(), g.Number, g.Pid, g.ConfigSha256, g.Since, g.Ports.ToImmutableSortedDictionary(p => p.Service.ToString(), p => p.PrivatePort),
-            new ConnectionCounts(conntrack?.Count(_edge.Mark.ValueOf(g.Tag), _edge.Mark.Mask)?.Live, PairEdge.Connections(g), haproxy), g.Version, closes);
+            g.Slot.Name(), g.Number, g.Pid, g.ConfigSha256, g.Since,
+            g.Ports.ToImmutableSortedDictionary(p => p.Service.ToString(), p => p.PrivatePort),
+            new ConnectionCounts(
+                conntrack?.Count(_edge.Mark.ValueOf(g.Tag), _edge.Mark.Mask)?.Live, PairEdge.Connections(g), haproxy),
+            g.Version, closes);
     }
 
     /// <summary>What a flip now would start.</summary>
@@ -158,7 +181,8 @@ internal sealed class Pair : IAsyncDisposable
     {
         Snapshot snapshot = _effects.Start.ReadFiles();
         RenderedConfiguration rendered = _effects.Start.Render(snapshot, _edge.PlaceOf(State.LastNumber + 1), slot);
-        return new RenderReport(Name, slot.Name(), [.. rendered.Files.Select(f => new RenderedText(f.Path, f.Source, System.Text.Encoding.UTF8.GetString(f.Content)))]);
+        return new RenderReport(
+            Name, slot.Name(), [.. rendered.Files.Select(f => new RenderedText(f.Path, f.Source, Encoding.UTF8.GetString(f.Content)))]);
     }
 
     /// <summary>What a flip now would change. Nothing is touched: HAProxy reads a copy in a directory that is removed again.</summary>
@@ -192,18 +216,21 @@ internal sealed class Pair : IAsyncDisposable
         {
             Directory.Delete(directory, recursive: true);
         }
-        HashSet<Service> now = [.. s.Active?.Ports.Select(p => p.Service) ?? []], then = [.. rendered?.Services.Select(p => p.Service) ?? []];
+        HashSet<Service> now = [.. s.Active?.Ports.Select(p => p.Service) ?? []];
+        HashSet<Service> then = [.. rendered?.Services.Select(p => p.Service) ?? []];
         if (rendered is not null && Options.Gate.DroppedServices == DroppedServices.Refuse && now.Except(then).Any())
             problems.Add("front addresses would be dropped, which is refused without --allow-drop (gate.dropped_services)");
         return new PlanReport(
             Name, snapshot?.ContentSha256 != s.Active?.ContentSha256, slot.Name(),
             rendered is null ? [] : Texts(then.Except(now)), rendered is null ? [] : Texts(now.Except(then)), Texts(now.Intersect(then)),
-            diff,
-            rendered is null ? "" : Rules(s.Active, "-") + Rules(rendered.Services, s.LastNumber + 1, _edge.Mark.NextTag(s.LastNumber + 1, s.Generations.Select(g => g.Tag).ToHashSet()), "+"),
+            diff, rendered is null ? "" : Rules(s.Active, "-") + Rules(rendered.Services, s.LastNumber + 1, NextTag(s), "+"),
             problems.ToImmutable());
 
-        static ImmutableArray<string> Texts(IEnumerable<Service> services) => [.. services.Select(t => t.ToString()).Order(StringComparer.Ordinal)];
+        static ImmutableArray<string> Texts(IEnumerable<Service> services) =>
+            [.. services.Select(t => t.ToString()).Order(StringComparer.Ordinal)];
     }
+
+    private int NextTag(PairState s) => _edge.Mark.NextTag(s.LastNumber + 1, s.Generations.Select(g => g.Tag).ToHashSet());
 
     private string Rules(Generation? g, string sign) => g is null ? "" : Rules(g.Ports, g.Number, g.Tag, sign);
 
@@ -219,7 +246,8 @@ internal sealed class Pair : IAsyncDisposable
             AtomicFile.Write(one, before?.Files.FirstOrDefault(f => f.Path == path)?.Content ?? []);
             AtomicFile.Write(other, after.Files.FirstOrDefault(f => f.Path == path)?.Content ?? []);
             // diff(1) exits 1 when there is a difference.
-            result += (await new ChildProcess("diff", ["-u", "--label", $"{path} (active)", "--label", $"{path} (on disk)", one, other]).RunAsync(stop)).StandardOutput;
+            var diff = new ChildProcess("diff", ["-u", "--label", $"{path} (active)", "--label", $"{path} (on disk)", one, other]);
+            result += (await diff.RunAsync(stop)).StandardOutput;
         }
         return result;
     }
@@ -232,9 +260,9 @@ internal sealed class Pair : IAsyncDisposable
         {
             await _work;
         }
-        catch (OperationCanceledException)
+        catch (Exception) when (_work.IsCompleted)
         {
-            // That was asked for.
+            // Cancelled, as asked for; or ended by an error, which whoever awaits Work has told. The effects are let go in any case.
         }
         await _effects.DisposeAsync();
         _stop.Dispose();

@@ -1,5 +1,4 @@
 using System.Collections.Concurrent;
-using System.Collections.Immutable;
 using FlipController.Core;
 using FlipController.Core.Machine;
 using FlipController.Linux.Gate;
@@ -17,6 +16,8 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     private static readonly TimeSpan s_firstRetry = TimeSpan.FromMilliseconds(500), s_longestRetry = TimeSpan.FromSeconds(30);
     private readonly CancellationTokenSource _stop = new();
     private readonly ConcurrentDictionary<string, Running> _running = new();
+    private readonly ConcurrentDictionary<Running, bool> _unfinished = new(); // with those that were told to cease and have not yet
+    private readonly ConcurrentDictionary<int, ProcessIdentity> _followed = new();
     private readonly StandbyStart _start = new(edge);
     private readonly Departure _departure = new(edge);
     private readonly UndoWatch _undo = new(edge);
@@ -36,6 +37,8 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                     PairEvent e = await _start.RunAsync(prepare, tags, stop);
                     if (e is Prepared prepared) Follow(prepared.Generation);
                     post(e);
+                    // A death told before the machine knew the generation meant nothing to it.
+                    if (e is Prepared { Generation: var made } && !ProcessIdentity.Of(made).IsAlive) post(Died(made));
                 });
                 break;
             case Prove prove:
@@ -58,13 +61,13 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 Beside($"retire {retire.Generation.Number}", stop => _departure.RetireAsync(retire, post, stop));
                 break;
             case Close close:
-                edge.Notices.Post(new PairNotice(edge.Now, edge.Name, "progress", state().Phase.Name, $"{close.Generation} is closed: {close.Why}"));
+                Tell("progress", state().Phase.Name, $"{close.Generation} is closed: {close.Why}");
                 Beside($"end {close.Generation.Number}", stop => _departure.CloseAsync(close, stop));
                 break;
             case Drained drained:
                 Cease($"retire {drained.Generation.Number}");
                 _departure.Bury(drained.Generation);
-                edge.Notices.Post(new PairNotice(edge.Now, edge.Name, "drained", state().Phase.Name, $"{drained.Generation} has drained and is gone"));
+                Tell("drained", state().Phase.Name, $"{drained.Generation} has drained and is gone");
                 Beside($"hook drained {drained.Generation.Number}", stop => _hooks.DrainedAsync(drained.Generation, stop));
                 break;
             case Record record:
@@ -86,14 +89,23 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     }
 
     /// <summary>From now on its death is an event.</summary>
-    public void Follow(Generation generation) => edge.Deaths.Add(ProcessIdentity.Of(generation), _ =>
-        post(new GenerationDied(edge.Now, generation.Number, $"died (process {generation.Pid})")));
+    public void Follow(Generation generation)
+    {
+        _followed[generation.Number] = ProcessIdentity.Of(generation);
+        edge.Deaths.Add(ProcessIdentity.Of(generation), _ =>
+        {
+            _followed.TryRemove(generation.Number, out ProcessIdentity? _);
+            post(Died(generation));
+        });
+    }
+
+    private GenerationDied Died(Generation generation) => new(edge.Now, generation.Number, $"died (process {generation.Pid})");
 
     private async Task ProveAsync(Prove prove, CancellationToken stop)
     {
         string? why = await _gate.ProveAsync(
             prove.Candidate, edge.AdminOf(prove.Candidate), prove.Against is { } active ? edge.AdminOf(active) : null,
-            question => edge.Notices.Post(new PairNotice(edge.Now, edge.Name, "progress", "gating", $"{prove.Candidate} must show that {question}")), stop);
+            question => Tell("progress", "gating", $"{prove.Candidate} must show that {question}"), stop);
         post(why is null
             ? new GatePassed(edge.Now, prove.Candidate.Number)
             : new GateFailed(edge.Now, prove.Candidate.Number, $"{why}; {PairEdge.Holds(prove.Against)}."));
@@ -114,7 +126,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
             }
             // The hot window: one call, nothing else.
             int refused = prepared.Commit();
-            if (stayed is null) ProcessIdentity.Of(order.To).SetNiceness(0);
+            if (refused == 0 && stayed is null) Hurry(order.To);
             return refused == 0
                 ? new Switched(edge.Now, order.To.Number, new HoldReport("none", (long)prepared.Elapsed.TotalMicroseconds, 0, 0), stayed)
                 : new SwitchFailed(edge.Now, order.To.Number, Sentence(order, prepared.Failure().Message));
@@ -125,7 +137,25 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         }
     }
 
-    private static string Sentence(Switch order, string why) => $"NEW connections could not be moved to {order.To}: {why}; {PairEdge.Holds(order.From)}.";
+    /// <summary>Its failure is not the switch's: the rule has moved, and the machine must hear that it has.</summary>
+    private void Hurry(Generation generation)
+    {
+        try
+        {
+            ProcessIdentity.Of(generation).SetNiceness(0);
+        }
+        catch (KernelException e)
+        {
+            edge.Log.LogWarning("pair {Pair}: {Generation} has the traffic but stays at low priority: {Why}",
+                edge.Name, generation, e.Message);
+        }
+    }
+
+    private static string Sentence(Switch order, string why) =>
+        $"NEW connections could not be moved to {order.To}: {why}; {PairEdge.Holds(order.From)}.";
+
+    private void Tell(string kind, string phase, string text, FlipRecord? flip = null) =>
+        edge.Notices.Post(new PairNotice(edge.Now, edge.Name, kind, phase, text, flip));
 
     private void Write(FlipRecord flip)
     {
@@ -139,11 +169,13 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         }
         string text = flip.Outcome switch
         {
-            "done" => $"flip {flip.Id}: NEW connections go to generation {flip.To} (window {flip.Hold?.WindowUs} us, {flip.OldSideConnections ?? 0} connections stay on the old side)",
+            "done" => $"flip {flip.Id}: NEW connections go to generation {flip.To} "
+                + $"(window {flip.Hold?.WindowUs} us, {flip.OldSideConnections ?? 0} connections stay on the old side)",
             _ => $"flip {flip.Id} {flip.Outcome}: {flip.Error ?? flip.Reason}",
         };
-        edge.Log.Log(flip.Outcome is "failed" or "returned" ? LogLevel.Warning : LogLevel.Information, new EventId(111, "Flip"), "pair {Pair}: {Flip}", edge.Name, text);
-        edge.Notices.Post(new PairNotice(edge.Now, edge.Name, "flip", state().Phase.Name, text, flip));
+        LogLevel level = flip.Outcome is "failed" or "returned" ? LogLevel.Warning : LogLevel.Information;
+        edge.Log.Log(level, new EventId(111, "Flip"), "pair {Pair}: {Flip}", edge.Name, text);
+        Tell("flip", state().Phase.Name, text, flip);
         Slot? slot = state().Active?.Slot;
         Beside($"hook {flip.Id} {flip.Outcome}", stop => _hooks.FlippedAsync(flip, slot, stop));
     }
@@ -160,16 +192,18 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         Cease(key);
         var running = new Running(CancellationTokenSource.CreateLinkedTokenSource(_stop.Token));
         _running[key] = running;
-        running.Task = Task.Run(() => CarryAsync(key, running, work));
+        _unfinished[running] = true;
+        CancellationToken stop = running.Stop.Token;
+        running.Task = Task.Run(() => CarryAsync(key, running, work, stop));
     }
 
-    private async Task CarryAsync(string key, Running running, Func<CancellationToken, Task> work)
+    private async Task CarryAsync(string key, Running running, Func<CancellationToken, Task> work, CancellationToken stop)
     {
         try
         {
-            await work(running.Stop.Token);
+            await work(stop);
         }
-        catch (OperationCanceledException) when (running.Stop.IsCancellationRequested)
+        catch (OperationCanceledException) when (stop.IsCancellationRequested)
         {
             // Replaced, or the daemon stops: whoever cancelled knows.
         }
@@ -184,7 +218,9 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         }
         finally
         {
-            _running.TryRemove(new KeyValuePair<string, Running>(key, running));
+            // Whoever takes it out of the dictionary disposes it; else _stop would remember each for as long as the pair lives.
+            if (_running.TryRemove(new KeyValuePair<string, Running>(key, running))) running.Stop.Dispose();
+            _unfinished.TryRemove(running, out _);
         }
     }
 
@@ -192,7 +228,9 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
 
     private void Cease(string key)
     {
-        if (_running.TryRemove(key, out Running? old)) old.Stop.Cancel();
+        if (!_running.TryRemove(key, out Running? old)) return;
+        old.Stop.Cancel();
+        old.Stop.Dispose();
     }
 
     private sealed class Running(CancellationTokenSource stop)
@@ -204,7 +242,9 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     public async ValueTask DisposeAsync()
     {
         await _stop.CancelAsync();
-        await Task.WhenAll(_running.Values.Select(r => r.Task).ToImmutableArray());
+        await Task.WhenAll(_unfinished.Keys.Select(r => r.Task));
+        // The watch is everybody's and outlives a reload: what this pair's next owner follows must not be told to this one as well.
+        foreach (ProcessIdentity process in _followed.Values) edge.Deaths.Remove(process);
         _stop.Dispose();
     }
 }

@@ -20,15 +20,18 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
 
     public PairState State => Volatile.Read(ref _state);
 
+    /// <summary>Once the loop has ended nobody hears it: the next start looks at what is.</summary>
     public void Post(PairEvent e) => _events.Writer.TryWrite(e);
 
-    /// <summary>Completes when the flip has ended, however it ended; faults with <see cref="RefusedException"/> when it is denied.</summary>
+    /// <summary>
+    /// Completes when the flip has ended, however it ended; faults with <see cref="RefusedException"/> when it is denied.
+    /// </summary>
     public Task<FlipRecord> AskAsync(Func<long, PairEvent> ask)
     {
         long request = Interlocked.Increment(ref _lastRequest);
         TaskCompletionSource<FlipRecord> waiting = new(TaskCreationOptions.RunContinuationsAsynchronously);
         _waiting[request] = waiting;
-        Post(ask(request));
+        if (!_events.Writer.TryWrite(ask(request))) LetGo();
         return waiting.Task;
     }
 
@@ -46,9 +49,17 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
         }
         finally
         {
-            foreach (TaskCompletionSource<FlipRecord> waiting in _waiting.Values)
-                waiting.TrySetException(new FlipException($"pair {State.Pair}: the daemon stops; what was under way is taken up at its next start"));
+            // Before those who wait are told: whoever asks from now on sees that it is too late.
+            _events.Writer.TryComplete();
+            LetGo();
         }
+    }
+
+    private void LetGo()
+    {
+        foreach (TaskCompletionSource<FlipRecord> waiting in _waiting.Values)
+            waiting.TrySetException(new FlipException(
+                $"pair {State.Pair}: the daemon stops; what was under way is taken up at its next start"));
     }
 
     private async Task HandleAsync(PairEvent e)
@@ -61,12 +72,14 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
                 break;
             case Denied denied:
                 Log.Denied(log, before.Pair, e.Kind, before.Phase.Name, denied.Refusal.Sentence());
-                if (e is RollbackAsked asked) Refuse(asked.Request, denied.Refusal);
+                if (e is RollbackAsked asked)
+                    Fail(asked.Request, new RefusedException($"pair {State.Pair}: {denied.Refusal.Sentence()}"));
                 break;
             case Next next:
                 if (!Saved(before, e, next)) return;
                 Volatile.Write(ref _state, next.State);
-                if (next.State.Phase.Kind != before.Phase.Kind) Log.Moved(log, before.Pair, before.Phase.Name, e.Kind, next.State.Phase.Name, next.State.LastFlipId);
+                if (next.State.Phase.Kind != before.Phase.Kind)
+                    Log.Moved(log, before.Pair, before.Phase.Name, e.Kind, next.State.Phase.Name, next.State.LastFlipId);
                 Tell(before, e, next.State);
                 foreach (Effect effect in next.Effects) await run(effect);
                 break;
@@ -87,23 +100,22 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
         catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
         {
             Log.NotSaved(log, before.Pair, failure.Message);
-            string sentence = $"pair {before.Pair}: the state cannot be saved: {failure.Message}; nothing was begun. Make room or repair the state directory.";
+            string sentence = $"pair {before.Pair}: the state cannot be saved: {failure.Message}; nothing was begun. "
+                + "Make room or repair the state directory.";
             long[] requests = e switch
             {
                 FlipAsked f => [.. f.Wish.Requests],
                 RollbackAsked r => [r.Request],
                 _ => [],
             };
-            foreach (long request in requests)
-                if (_waiting.TryRemove(request, out TaskCompletionSource<FlipRecord>? waiting)) waiting.TrySetException(new FlipException(sentence));
+            foreach (long request in requests) Fail(request, new FlipException(sentence));
             return e is not (FlipAsked or RollbackAsked);
         }
     }
 
-    private void Refuse(long request, Refusal refusal)
+    private void Fail(long request, FlipException why)
     {
-        if (_waiting.TryRemove(request, out TaskCompletionSource<FlipRecord>? waiting))
-            waiting.TrySetException(new RefusedException($"pair {State.Pair}: {refusal.Sentence()}"));
+        if (_waiting.TryRemove(request, out TaskCompletionSource<FlipRecord>? waiting)) waiting.TrySetException(why);
     }
 
     private void Tell(PairState before, PairEvent e, PairState after)

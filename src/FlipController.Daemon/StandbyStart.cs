@@ -27,7 +27,7 @@ internal sealed class StandbyStart(PairEdge edge)
                 return new PrepareFailed(edge.Now, run.Number, "nothing relevant changed", Unchanged: true);
             RenderedConfiguration rendered = Render(snapshot, place, run.Slot);
             RefuseDropped(rendered, effect.Active, run.Wish.AllowDrop);
-            edge.Fronts.Claim(edge.Name, [.. rendered.Services.Select(p => p.Service)]);
+            edge.Fronts.Claim(edge.Name, run.Number, [.. rendered.Services.Select(p => p.Service)]);
             RefuseTaken(rendered, effect.Active);
             var instance = new Instance(edge.Options.Haproxy.Binary, rendered, place, WorkingDirectory(snapshot));
             instance.WriteFiles();
@@ -44,9 +44,10 @@ internal sealed class StandbyStart(PairEdge edge)
         }
         catch (Exception e) when (e is FlipException or IOException or UnauthorizedAccessException)
         {
-            edge.Fronts.Release(edge.Name);
+            edge.Fronts.Release(edge.Name, run.Number);
             await Departure.EndAsync(edge, run.Number, CancellationToken.None);
-            return new PrepareFailed(edge.Now, run.Number, $"generation {run.Number} could not be made: {e.Message}; {PairEdge.Holds(effect.Active)}.");
+            return new PrepareFailed(edge.Now, run.Number,
+                $"generation {run.Number} could not be made: {e.Message}; {PairEdge.Holds(effect.Active)}.");
         }
     }
 
@@ -72,7 +73,9 @@ internal sealed class StandbyStart(PairEdge edge)
 
     private static string WorkingDirectory(Snapshot snapshot) => Path.GetDirectoryName(snapshot.Files[0].Path)!;
 
-    /// <summary>A front address that goes away refuses its clients from the next instant on: only somebody's word makes that right.</summary>
+    /// <summary>
+    /// A front address that goes away refuses its clients from the next instant on: only somebody's word makes that right.
+    /// </summary>
     private void RefuseDropped(RenderedConfiguration rendered, Generation? active, bool allowed)
     {
         if (allowed || edge.Options.Gate.DroppedServices == DroppedServices.Allow) return;
@@ -99,10 +102,12 @@ internal sealed class StandbyStart(PairEdge edge)
         {
             if (edge.Fronts.Owner(service, edge.Name) is { } pair) throw new FlipException(FrontAddresses.Taken(service, pair));
             // Of a pair that is configured no more, or of another daemon: whose rule comes first would have them all.
-            if (others.FirstOrDefault(p => p.Active is { } a && p.Generations.TryGetValue(a, out var ports) && ports.Any(s => s.Service.Overlaps(service))) is { } left)
+            if (others.FirstOrDefault(p => p.Active is { } a && p.Generations.TryGetValue(a, out var ports)
+                && ports.Any(s => s.Service.Overlaps(service))) is { } left)
                 throw new FlipException(
-                    $"the front address {service} is redirected to generation {left.Active} of pair {left.Pair}, which this daemon does not manage; "
-                    + $"configure pair {left.Pair} again, or stop this daemon, say `flipctl reset` (no pair is redirected then), and start it");
+                    $"the front address {service} is redirected to generation {left.Active} of pair {left.Pair}, "
+                    + $"which this daemon does not manage; configure pair {left.Pair} again, or stop this daemon, "
+                    + "say `flipctl reset` (no pair is redirected then), and start it");
             if (edge.Options.Gate.TakenAddresses == TakenAddresses.Refuse
                 && listeners.FirstOrDefault(l => Overlap(l, service)) is { } other)
                 throw new FlipException(

@@ -5,7 +5,9 @@ using FlipController.Linux.Haproxy;
 
 namespace FlipController.Daemon;
 
-/// <summary>Compares both sides while the undo window is open. Posts WorseFound as long as the new side is worse, UndoElapsed at the end.</summary>
+/// <summary>
+/// Compares both sides while the undo window is open. Posts WorseFound as long as the new side is worse, UndoElapsed at the end.
+/// </summary>
 internal sealed class UndoWatch(PairEdge edge)
 {
     private static readonly TimeSpan s_longestInterval = TimeSpan.FromSeconds(1), s_shortestInterval = TimeSpan.FromMilliseconds(100);
@@ -38,7 +40,9 @@ internal sealed class UndoWatch(PairEdge edge)
             }
             catch (FlipException e)
             {
-                // Neither side's silence proves the other better; a death is told by the kernel.
+                // Neither side's silence proves the other better; a death is told by the kernel. What was unequal before it
+                // is not known to be so still, and must not keep the window open for ever.
+                unequalSince = null;
                 edge.Log.LogDebug("pair {Pair}: the sides cannot be compared now: {Why}", edge.Name, e.Message);
             }
             // A server seen DOWN on the new side shortly before the end is waited for: it decides within the grace.

@@ -31,7 +31,8 @@ public static partial class Doctor
             lines.Add(await HaproxyAsync($"pair {pair.Name}: haproxy", pair.Haproxy.Binary, cancel));
             lines.AddRange(pair.Haproxy.Config.Select(f => Readable($"pair {pair.Name}: configuration", f, warning: false)));
             lines.AddRange(pair.Haproxy.AlsoWatch.Select(f => Readable($"pair {pair.Name}: also_watch", f, warning: true)));
-            foreach (string program in new[] { pair.Hooks.Switched, pair.Hooks.Drained, pair.Hooks.Failed }.Where(h => !h.IsEmpty).Select(h => h[0]).Distinct())
+            foreach (string program in new[] { pair.Hooks.Switched, pair.Hooks.Drained, pair.Hooks.Failed }
+                .Where(h => !h.IsEmpty).Select(h => h[0]).Distinct())
                 lines.Add(Hook(pair.Name, program));
         }
         lines.Add(Directory("state directory", looked.State));
@@ -54,16 +55,19 @@ public static partial class Doctor
         (int Bit, string Name)[] needed = [(5, "CAP_KILL"), (12, "CAP_NET_ADMIN"), (19, "CAP_SYS_PTRACE"), (23, "CAP_SYS_NICE")];
         string[] missing = [.. needed.Where(n => (effective & (1UL << n.Bit)) == 0).Select(n => n.Name)];
         return missing.Length == 0
-            ? new CheckLine("rights", true, geteuid() == 0 ? "root" : $"uid {geteuid()} with {string.Join(", ", needed.Select(n => n.Name))}")
+            ? new CheckLine("rights", true,
+                geteuid() == 0 ? "root" : $"uid {geteuid()} with {string.Join(", ", needed.Select(n => n.Name))}")
             : new CheckLine("rights", false, $"uid {geteuid()} without {string.Join(", ", missing)}",
-                $"run it as root (the systemd unit does); a container needs {string.Join(" ", missing.Select(m => $"--cap-add {m[4..]}"))}");
+                "run it as root (the systemd unit does); "
+                + $"a container needs {string.Join(" ", missing.Select(m => $"--cap-add {m[4..]}"))}");
     }
 
     private static CheckLine Libnftables()
     {
         const string Library = "libnftables.so.1";
         if (!NativeLibrary.TryLoad(Library, out nint handle))
-            return new CheckLine("libnftables", false, $"{Library} cannot be loaded", "install it: libnftables1 (Debian, Ubuntu), nftables (Fedora, Arch, SUSE)");
+            return new CheckLine("libnftables", false, $"{Library} cannot be loaded",
+                "install it: libnftables1 (Debian, Ubuntu), nftables (Fedora, Arch, SUSE)");
         NativeLibrary.Free(handle);
         return new CheckLine("libnftables", true, $"{Library} can be loaded");
     }
@@ -80,7 +84,8 @@ public static partial class Doctor
                 + NftRuleset.AddGeneration("doctor", 1, 0x00000100, 0x00ffff00, [new ServicePort(new Service(IPAddress.IPv6Any, 65000), 21000)]);
             using NftLibrary nft = NftLibrary.Open();
             string table = $"inet flipcontroller_doctor_{Environment.ProcessId}";
-            nft.Run("have the redirect's rules checked", $"{rules.Replace(NftRuleset.Table, table, StringComparison.Ordinal)}delete table {table}\n");
+            nft.Run("have the redirect's rules checked",
+                $"{rules.Replace(NftRuleset.Table, table, StringComparison.Ordinal)}delete table {table}\n");
             return new CheckLine("nf_tables nat", true, "the kernel takes the redirect's rules");
         }
         catch (FlipException e)
@@ -94,7 +99,8 @@ public static partial class Doctor
     {
         if (!long.TryParse(ReadOrEmpty("/proc/sys/net/netfilter/nf_conntrack_max"), CultureInfo.InvariantCulture, out long most)
             || !long.TryParse(ReadOrEmpty("/proc/sys/net/netfilter/nf_conntrack_count"), CultureInfo.InvariantCulture, out long count))
-            return new CheckLine("conntrack", false, "the kernel shows no connection tracking (yet)", "modprobe nf_conntrack", Warning: true);
+            return new CheckLine("conntrack", false, "the kernel shows no connection tracking (yet)",
+                "modprobe nf_conntrack", Warning: true);
         string found = string.Create(CultureInfo.InvariantCulture, $"{count} of {most} entries in use");
         // At the top the kernel drops what is new ("nf_conntrack: table full"), flip or no flip.
         return count * 10 < most * 8
@@ -109,7 +115,8 @@ public static partial class Doctor
             HaproxyVersion version = await HaproxyBinary.VersionAsync(binary, cancel);
             return version.IsAtLeast(2, 4)
                 ? new CheckLine(subject, true, $"{binary} {version}")
-                : new CheckLine(subject, false, $"{binary} {version}", "use HAProxy 2.4 or newer; what the gate asks is not tried with older ones", Warning: true);
+                : new CheckLine(subject, false, $"{binary} {version}",
+                    "use HAProxy 2.4 or newer; what the gate asks is not tried with older ones", Warning: true);
         }
         catch (CommandFailedException e)
         {
@@ -127,14 +134,16 @@ public static partial class Doctor
 
     private static CheckLine Hook(string pair, string program) => Access(program, ExecuteOk) is var error && error == 0
         ? new CheckLine($"pair {pair}: hook", true, $"{program} can be run")
-        : new CheckLine($"pair {pair}: hook", false, $"{program}: {Marshal.GetPInvokeErrorMessage(error)}", $"chmod +x {program}, or name another", Warning: true);
+        : new CheckLine($"pair {pair}: hook", false, $"{program}: {Marshal.GetPInvokeErrorMessage(error)}",
+            $"chmod +x {program}, or name another", Warning: true);
 
     private static CheckLine Directory(string subject, string path)
     {
         if (System.IO.Directory.Exists(path))
             return Access(path, WriteOk) is var error && error == 0
                 ? new CheckLine(subject, true, $"{path} can be written")
-                : new CheckLine(subject, false, $"{path}: {Marshal.GetPInvokeErrorMessage(error)}", "run it as root, or name another directory");
+                : new CheckLine(subject, false, $"{path}: {Marshal.GetPInvokeErrorMessage(error)}",
+                    "run it as root, or name another directory");
         // The daemon makes it; what matters is whether it could.
         string above = path;
         while (!System.IO.Directory.Exists(above)) above = Path.GetDirectoryName(above) ?? "/";
@@ -147,13 +156,15 @@ public static partial class Doctor
     {
         int bytes = Encoding.UTF8.GetByteCount(socket);
         return new CheckLine("control socket", bytes <= ConfigurationReader.SocketPathBytes,
-            $"{socket} has {bytes} of at most {ConfigurationReader.SocketPathBytes} bytes", bytes <= ConfigurationReader.SocketPathBytes ? null : "name a shorter path");
+            $"{socket} has {bytes} of at most {ConfigurationReader.SocketPathBytes} bytes",
+            bytes <= ConfigurationReader.SocketPathBytes ? null : "name a shorter path");
     }
 
     private static CheckLine Group(string group) =>
         ReadOrEmpty("/etc/group").Split('\n').Any(l => l.StartsWith(group + ':', StringComparison.Ordinal))
             ? new CheckLine("control group", true, $"group {group} is there")
-            : new CheckLine("control group", false, $"there is no group {group}: only root can use flipctl", $"groupadd --system {group}", Warning: true);
+            : new CheckLine("control group", false, $"there is no group {group}: only root can use flipctl",
+                $"groupadd --system {group}", Warning: true);
 
     private static IEnumerable<CheckLine> PrivatePorts(Configuration configuration)
     {
@@ -170,7 +181,8 @@ public static partial class Doctor
                 // An outgoing connection may sit on any port of the range just when a standby wants to listen there.
                 yield return Enumerable.Range(block.First, block.Count).Any(p => p >= first && p <= last && !reserved[p])
                     ? new CheckLine(subject, false, $"{block} meets net.ipv4.ip_local_port_range {first}-{last}",
-                        $"sysctl -w net.ipv4.ip_local_reserved_ports={block} (with what is reserved already), or choose ports outside", Warning: true)
+                        $"sysctl -w net.ipv4.ip_local_reserved_ports={block} "
+                        + "(with what is reserved already), or choose ports outside", Warning: true)
                     : new CheckLine(subject, true, $"{block}, outside net.ipv4.ip_local_port_range or reserved");
             }
         }
@@ -199,14 +211,16 @@ public static partial class Doctor
         return needed < watches / 2 && needed < instances / 2
             ? new CheckLine("inotify", true, found)
             : new CheckLine("inotify", false, found,
-                $"sysctl -w fs.inotify.max_user_instances={Math.Max(512, instances * 2)} fs.inotify.max_user_watches={Math.Max(65536, watches * 2)}", Warning: true);
+                $"sysctl -w fs.inotify.max_user_instances={Math.Max(512, instances * 2)} "
+                + $"fs.inotify.max_user_watches={Math.Max(65536, watches * 2)}", Warning: true);
     }
 
     private static CheckLine Keepalived()
     {
         bool runs = System.IO.Directory.EnumerateDirectories("/proc").Any(d =>
             char.IsAsciiDigit(Path.GetFileName(d)[0]) && ReadOrEmpty($"{d}/comm").Trim() == "keepalived");
-        return new CheckLine("keepalived", true, runs ? "runs here; this version neither asks nor changes it" : "does not run here, and need not");
+        return new CheckLine("keepalived", true,
+            runs ? "runs here; this version neither asks nor changes it" : "does not run here, and need not");
     }
 
     private static string ReadOrEmpty(string path)

@@ -1,3 +1,5 @@
+using System.Collections.Immutable;
+using FlipController.Core;
 using FlipController.Linux.Redirect;
 
 namespace FlipController.Linux;
@@ -19,8 +21,11 @@ public static class KernelTraces
         [
             $"table {Table}",
             .. state.Pairs.Values.Select(p => p.Active is { } active
-                ? $"pair {p.Pair}: new connections went to generation {active}, port {string.Join(", ", p.Generations.GetValueOrDefault(active, []).Select(s => $"{s.Service} -> {s.PrivatePort}"))}"
+                ? $"pair {p.Pair}: new connections went to generation {active}, port {Ports(p.Generations.GetValueOrDefault(active, []))}"
                 : $"pair {p.Pair}: its rule was empty"),
         ];
     }
+
+    private static string Ports(ImmutableArray<ServicePort> ports) =>
+        string.Join(", ", ports.Select(s => $"{s.Service} -> {s.PrivatePort}"));
 }

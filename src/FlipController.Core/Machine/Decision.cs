@@ -37,7 +37,9 @@ public sealed record Prove(FlipRun Run, Generation Candidate, Generation? Agains
 /// <summary>Point the pair's one rule at a generation. Ends in Switched or SwitchFailed.</summary>
 public sealed record Switch(Generation To, Generation? From) : Effect;
 
-/// <summary>Compare both sides until the undo window ends. Ends in UndoElapsed or WorseFound; stops by itself when either is gone.</summary>
+/// <summary>
+/// Compare both sides until the undo window ends. Ends in UndoElapsed or WorseFound; stops by itself when either is gone.
+/// </summary>
 public sealed record Watch(UndoWindow Undo, Generation Current) : Effect;
 
 /// <summary>Stop comparing.</summary>

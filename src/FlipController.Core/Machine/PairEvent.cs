@@ -85,7 +85,9 @@ public sealed record RetryDue(DateTimeOffset At, int Ticket) : PairEvent(At)
     public override PairEventKind Kind => PairEventKind.RetryDue;
 }
 
-/// <param name="Alive">Numbers of the generations in the saved state whose process was found: pid, start time and admin socket agree.</param>
+/// <param name="Alive">
+/// Numbers of the generations in the saved state whose process was found: pid, start time and admin socket agree.
+/// </param>
 /// <param name="RedirectTo">The generation the kernel's rule names; null when there is no rule.</param>
 public sealed record Restarted(DateTimeOffset At, ImmutableHashSet<int> Alive, int? RedirectTo, int MaxRetired) : PairEvent(At)
 {

@@ -29,7 +29,8 @@ public static class PairMachine
         {
             case PairEventKind.Restarted:
                 return Resume(s, (Restarted)e);
-            case PairEventKind.GenerationDied when s.Retired.FirstOrDefault(r => r.Generation.Number == ((GenerationDied)e).Number) is { } gone:
+            case PairEventKind.GenerationDied
+                when s.Retired.FirstOrDefault(r => r.Generation.Number == ((GenerationDied)e).Number) is { } gone:
                 return new Next(s with { Retired = s.Retired.Remove(gone) }, [new Drained(gone.Generation)]);
             case PairEventKind.RetryDue when ((RetryDue)e).Ticket != s.RetryTicket:
                 return new Ignored("something else was begun since");
@@ -82,7 +83,8 @@ public static class PairMachine
                 return End(s, phase.Run, phase.Undo, failed.Unchanged ? null : failed.Why, e.At);
             case RollbackAsked asked when phase.Undo is { } undo && s.Active is not null:
                 var given = Ended(phase.Run, "failed", e.At, null, "given up: an operator rolled back before it was ready");
-                return Return(s with { LastFlip = given }, undo, "rolled-back", asked.Reason ?? "an operator rolled back", [asked.Request], false)
+                return Return(
+                        s with { LastFlip = given }, undo, "rolled-back", asked.Reason ?? "an operator rolled back", [asked.Request], false)
                     .Before(new Record(given), new Answer(phase.Run.Wish.Requests, given));
             case RollbackAsked:
                 return new Denied(Refusal.FlipUnderWay);
@@ -110,7 +112,8 @@ public static class PairMachine
             case RollbackAsked:
                 return new Denied(Refusal.FlipUnderWay);
             case GatePassed passed when passed.Number == phase.Candidate.Number:
-                return new Next(s with { Phase = new Switching(phase.Run, phase.Candidate, false) }, [new Switch(phase.Candidate, s.Active)]);
+                return new Next(
+                    s with { Phase = new Switching(phase.Run, phase.Candidate, false) }, [new Switch(phase.Candidate, s.Active)]);
             case GateFailed failed when failed.Number == phase.Candidate.Number:
                 return End(s, phase.Run, null, failed.Why, e.At).Before(new Discard(phase.Candidate.Number));
             case GenerationDied died when died.Number == phase.Candidate.Number:
@@ -367,7 +370,12 @@ public static class PairMachine
             Fault = byItself ? $"NEW connections went back to {phase.Target}: {phase.Cause}" : null,
         };
         if (phase.TargetDied && !phase.LeftDied)
-            return new Next(s with { Active = left, LastGood = left.Number, Phase = new Restoring(ActiveDied: false), Fault = $"{phase.Target} died as NEW connections returned to it" },
+            return new Next(
+                s with
+                {
+                    Active = left, LastGood = left.Number, Phase = new Restoring(ActiveDied: false),
+                    Fault = $"{phase.Target} died as NEW connections returned to it",
+                },
                 [.. told, new Switch(left, null)]);
         Next retired = phase.LeftDied
             ? new Next(s, [new Discard(left.Number)])
@@ -389,7 +397,8 @@ public static class PairMachine
         Next next = phase.LeftDied
             ? Revive(s, why, at)
             : new Next(s with { Phase = new Restoring(ActiveDied: false) }, [new Switch(s.Active!, null)]);
-        return next.Before(new Record(flip), new Answer(phase.Requests, flip with { Outcome = "failed" }), new Discard(phase.Target.Number));
+        return next.Before(
+            new Record(flip), new Answer(phase.Requests, flip with { Outcome = "failed" }), new Discard(phase.Target.Number));
     }
 
     private static string DeathFault(GenerationDied died) =>
@@ -478,9 +487,11 @@ public static class PairMachine
                     return OnActive();
                 case Switching w when Lives(w.Candidate) && e.RedirectTo == w.Candidate.Number:
                     // The transaction was done and nobody was left to hear of it.
-                    return Arrived(s with { Active = active }, w with { CandidateDied = false }, new Switched(e.At, w.Candidate.Number, new HoldReport("unknown", 0, 0, 0), null));
+                    return Arrived(s with { Active = active }, w with { CandidateDied = false },
+                        new Switched(e.At, w.Candidate.Number, new HoldReport("unknown", 0, 0, 0), null));
                 case Switching w when Lives(w.Candidate):
-                    return new Next(s with { Active = active, Phase = new Gating(w.Run, w.Candidate) }, [new Prove(w.Run, w.Candidate, active)]);
+                    return new Next(
+                        s with { Active = active, Phase = new Gating(w.Run, w.Candidate) }, [new Prove(w.Run, w.Candidate, active)]);
                 case Switching w:
                     s = WaitingAgain(s, w.Run.Wish);
                     effects.Add(new Discard(w.Candidate.Number));
@@ -488,7 +499,8 @@ public static class PairMachine
                 case Watching w:
                     return WithUndo(w.Undo, keepWindow: true);
                 case Returning r when Lives(r.Target):
-                    return new Next(s with { Phase = r with { LeftDied = active is null, TargetDied = false } }, [new Switch(r.Target, active)]);
+                    return new Next(
+                        s with { Phase = r with { LeftDied = active is null, TargetDied = false } }, [new Switch(r.Target, active)]);
                 case Returning r:
                     effects.Add(new Discard(r.Target.Number));
                     return OnActive();

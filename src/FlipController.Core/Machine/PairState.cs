@@ -12,7 +12,9 @@ namespace FlipController.Core.Machine;
 /// <param name="Active">The generation that gets NEW connections; null when none lives.</param>
 /// <param name="Retired">Soft-stopped, with open connections; oldest first.</param>
 /// <param name="Pending">The newest change that waits for the flip under way to end.</param>
-/// <param name="LastGood">The generation last switched to and not returned from: its configuration starts again when all else fails.</param>
+/// <param name="LastGood">
+/// The generation last switched to and not returned from: its configuration starts again when all else fails.
+/// </param>
 /// <param name="BeforeLast">The generation that was active before <paramref name="Active"/>: what a late rollback starts again.</param>
 /// <param name="LeftContent">What the generation ran that traffic went back from: seen on disk, it does not flip by itself again.</param>
 /// <param name="Fault">What is wrong now, in one sentence.</param>
@@ -20,7 +22,8 @@ namespace FlipController.Core.Machine;
 /// <param name="RetryTicket">The next try that counts; null: none is awaited.</param>
 public sealed record PairState(
     string Pair, int LastNumber, int LastFlipId, Generation? Active, ImmutableArray<RetiredGeneration> Retired, FlipWish? Pending,
-    FlipRecord? LastFlip, int? LastGood, int? BeforeLast, string? LeftContent, string? Fault, int Attempts, int? RetryTicket, int MaxRetired, Phase Phase)
+    FlipRecord? LastFlip, int? LastGood, int? BeforeLast, string? LeftContent, string? Fault,
+    int Attempts, int? RetryTicket, int MaxRetired, Phase Phase)
 {
     public static PairState Initial(string pair) =>
         new(pair, 0, 0, null, [], null, null, null, null, null, null, 0, null, 4, new Cold());
@@ -130,7 +133,9 @@ public sealed record Returning(
     public override Generation? Previous => Target;
 }
 
-/// <summary>The kernel's rule is not what it should be (lost, or left pointing elsewhere): it is set to the active generation again.</summary>
+/// <summary>
+/// The kernel's rule is not what it should be (lost, or left pointing elsewhere): it is set to the active generation again.
+/// </summary>
 /// <param name="ActiveDied">It died after the switch to it was ordered.</param>
 public sealed record Restoring(bool ActiveDied) : Phase { public override PhaseKind Kind => PhaseKind.Restoring; }
 

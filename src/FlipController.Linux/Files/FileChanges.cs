@@ -12,11 +12,14 @@ namespace FlipController.Linux.Files;
 public sealed class FileChanges(HaproxyOptions options, TimeProvider time) : IDisposable
 {
     private static readonly TimeSpan s_regularLook = TimeSpan.FromSeconds(5);
-    private readonly Channel<bool> _events = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
+    private readonly Channel<bool> _events = Channel.CreateBounded<bool>(
+        new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
     private readonly Dictionary<string, FileSystemWatcher> _watchers = new(StringComparer.Ordinal);
     private readonly WatchedFiles _files = new(options);
 
-    /// <summary>Runs until cancelled. <paramref name="changed"/> gets each new content once; <paramref name="unreadable"/> a reason, once.</summary>
+    /// <summary>
+    /// Runs until cancelled. <paramref name="changed"/> gets each new content once; <paramref name="unreadable"/> a reason, once.
+    /// </summary>
     /// <param name="known">Hash of the content that needs no telling: what the active generation runs.</param>
     /// <param name="readable">Told when the files can be read again after <paramref name="unreadable"/>, whatever they hold.</param>
     public async Task RunAsync(
@@ -96,7 +99,7 @@ public sealed class FileChanges(HaproxyOptions options, TimeProvider time) : IDi
                     : $"{path} missing";
             }));
         }
-        catch (IOException e)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             return e.Message;
         }
@@ -109,7 +112,7 @@ public sealed class FileChanges(HaproxyOptions options, TimeProvider time) : IDi
         {
             wanted = _files.Directories();
         }
-        catch (IOException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             return; // A loop of links, a directory that went away: the regular look sees when that ends.
         }
@@ -134,7 +137,7 @@ public sealed class FileChanges(HaproxyOptions options, TimeProvider time) : IDi
                 watcher.EnableRaisingEvents = true;
                 _watchers[directory] = watcher;
             }
-            catch (Exception e) when (e is IOException or ArgumentException)
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
             {
                 // No inotify instance left, or the directory is gone again: the regular look stands in.
             }

@@ -14,7 +14,9 @@ public sealed partial class WatchedFiles(HaproxyOptions options)
     private const long LargestConfiguration = 64L << 20;
     private const int DeepestDirectory = 8;
 
-    /// <summary>Every file, the configuration's first, then what is watched beside them, directories walked; symbolic links followed.</summary>
+    /// <summary>
+    /// Every file, the configuration's first, then what is watched beside them, directories walked; symbolic links followed.
+    /// </summary>
     public ImmutableArray<string> Paths()
     {
         var paths = ImmutableArray.CreateBuilder<string>();
@@ -28,6 +30,19 @@ public sealed partial class WatchedFiles(HaproxyOptions options)
     /// file is never returned as long as its writer keeps it open.
     /// </summary>
     public Snapshot Read()
+    {
+        try
+        {
+            return ReadAll();
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // A file's own trouble has its sentence already; this is a directory that went away, or may not be listed.
+            throw new FlipException($"cannot list the watched files: {e.Message}", e);
+        }
+    }
+
+    private Snapshot ReadAll()
     {
         string[] configuration = [.. options.Config.SelectMany(Configuration)];
         if (configuration.Length == 0)
@@ -46,7 +61,9 @@ public sealed partial class WatchedFiles(HaproxyOptions options)
         static string Hex(IncrementalHash hash) => Convert.ToHexStringLower(hash.GetHashAndReset());
     }
 
-    /// <summary>Directories in which an event may mean a change: those of the files and of every symbolic link on the way to them.</summary>
+    /// <summary>
+    /// Directories in which an event may mean a change: those of the files and of every symbolic link on the way to them.
+    /// </summary>
     public IReadOnlySet<string> Directories()
     {
         var directories = new HashSet<string>(StringComparer.Ordinal);
@@ -111,7 +128,8 @@ public sealed partial class WatchedFiles(HaproxyOptions options)
         {
             using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete, 0);
             if (file.Length > LargestConfiguration)
-                throw new FlipException($"cannot read {path}: it has {file.Length} bytes, more than the {LargestConfiguration} that are read");
+                throw new FlipException($"cannot read {path}: it has {file.Length} bytes, "
+                    + $"more than the {LargestConfiguration} that are read");
             if (IsBeingWritten(file))
                 throw new FlipException($"cannot read {path}: another process has it open for writing");
             DateTime before = File.GetLastWriteTimeUtc(file.SafeFileHandle);

@@ -28,7 +28,8 @@ public sealed class Gate(GateOptions options, TimeProvider time)
     /// <summary>Null when everything is proven; else the first thing that is not, in one sentence.</summary>
     /// <param name="against">The admin socket of the generation that has the traffic; null: there is none.</param>
     /// <param name="progress">Told when the gate goes on to its next question.</param>
-    public async Task<string?> ProveAsync(Generation candidate, AdminSocket admin, AdminSocket? against, Action<string> progress, CancellationToken stop)
+    public async Task<string?> ProveAsync(
+        Generation candidate, AdminSocket admin, AdminSocket? against, Action<string> progress, CancellationToken stop)
     {
         (string Name, Func<CancellationToken, Task<Finding>> Ask)[] questions =
         [
@@ -67,7 +68,8 @@ public sealed class Gate(GateOptions options, TimeProvider time)
                 {
                 }
                 if (bound.IsCancellationRequested && !stop.IsCancellationRequested)
-                    return $"{candidate} did not prove within {Durations.Format(options.Timeout)} (gate.timeout) that {name}: {why ?? "no answer"}";
+                    return $"{candidate} did not prove within {Durations.Format(options.Timeout)} (gate.timeout) "
+                        + $"that {name}: {why ?? "no answer"}";
                 stop.ThrowIfCancellationRequested();
                 // Quick answers first, then ever more politely: the active one needs the processor.
                 pause = pause * 2 < s_longestPause ? pause * 2 : s_longestPause;
@@ -99,7 +101,8 @@ public sealed class Gate(GateOptions options, TimeProvider time)
         foreach (ServicePort port in candidate.Ports)
         {
             if (listening.Any(l => l.Port == port.Service.Port && SameAddress(l.Address, port.Service.Address)))
-                return Finding.Never($"{candidate} (process {candidate.Pid}) listens on the front address {port.Service} itself, where it would take connections from the active one");
+                return Finding.Never($"{candidate} (process {candidate.Pid}) listens on the front address {port.Service} itself, "
+                    + "where it would take connections from the active one");
             if (!listening.Any(l => l.Port == port.PrivatePort && SameAddress(l.Address, port.Service.Address)))
                 return Finding.NotYet($"process {candidate.Pid} does not listen on private port {port.PrivatePort} for {port.Service}");
         }
@@ -112,7 +115,8 @@ public sealed class Gate(GateOptions options, TimeProvider time)
     {
         foreach (ServicePort port in candidate.Ports)
         {
-            if (Reachable(port) is not { } target) continue; // An address this node does not have now, a VIP elsewhere: the listener alone is proof.
+            // An address this node does not have now, a VIP elsewhere: the listener alone is proof.
+            if (Reachable(port) is not { } target) continue;
             using var socket = new Socket(target.AddressFamily, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
             try
             {
@@ -136,8 +140,10 @@ public sealed class Gate(GateOptions options, TimeProvider time)
             string wanted = Service.TryParse(probe.Service, out Service? service) ? service.ToString() : probe.Service;
             ServicePort? port = candidate.Ports.FirstOrDefault(p => p.Service.ToString() == wanted);
             if (port is null)
-                return Finding.Never($"the probe of {probe.Service} has no such front address; there are {string.Join(", ", candidate.Ports.Select(p => p.Service))}");
-            if (Reachable(port) is not { } target) return Finding.Never($"the probe of {probe.Service} cannot be sent: this node does not have the address {port.Service.Address}");
+                return Finding.Never($"the probe of {probe.Service} has no such front address; "
+                    + $"there are {string.Join(", ", candidate.Ports.Select(p => p.Service))}");
+            if (Reachable(port) is not { } target)
+                return Finding.Never($"the probe of {probe.Service} cannot be sent: this node does not have the address {port.Service.Address}");
             if (await HttpProbing.AskAsync(probe, target, stop) is { } why) return Finding.NotYet(why);
         }
         return Finding.Yes;
@@ -165,13 +171,16 @@ public sealed class Gate(GateOptions options, TimeProvider time)
         if (missing.Length == 0) return null;
         ServerState first = missing[0];
         string more = missing.Length > 1 ? $" (and {missing.Length - 1} more)" : "";
-        return $"server {first.Backend}/{first.Name} is UP on the generation before and {first.Status} on the new one ({first.LastCheck}){more}";
+        return $"server {first.Backend}/{first.Name} is UP on the generation before "
+            + $"and {first.Status} on the new one ({first.LastCheck}){more}";
     }
 
     private static async Task<Finding> PeersAsync(AdminSocket admin, CancellationToken stop)
     {
         PeersState[] behind = [.. (await admin.PeersAsync(stop)).Where(p => !p.ResyncFinished)];
-        return behind.Length == 0 ? Finding.Yes : Finding.NotYet($"peers section {behind[0].Section} has not finished its first synchronisation");
+        return behind.Length == 0
+            ? Finding.Yes
+            : Finding.NotYet($"peers section {behind[0].Section} has not finished its first synchronisation");
     }
 
     private static string Some(ServerState[] servers) =>

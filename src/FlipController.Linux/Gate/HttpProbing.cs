@@ -14,7 +14,8 @@ public static class HttpProbing
     /// <summary>Null when the answer is what the probe expects; else why not, in one sentence.</summary>
     public static async Task<string?> AskAsync(HttpProbe probe, IPEndPoint target, CancellationToken stop)
     {
-        string host = probe.Host ?? (target.AddressFamily == AddressFamily.InterNetworkV6 ? $"[{target.Address}]" : target.Address.ToString());
+        string host = probe.Host
+            ?? (target.AddressFamily == AddressFamily.InterNetworkV6 ? $"[{target.Address}]" : target.Address.ToString());
         string scheme = probe.Tls ? "https" : "http";
         string asked = $"GET {scheme}://{host}{probe.Path} on {target} for {probe.Service}";
         using var handler = new SocketsHttpHandler
@@ -42,7 +43,8 @@ public static class HttpProbing
             },
         };
         using var client = new HttpClient(handler) { Timeout = s_patience };
-        using var request = new HttpRequestMessage(HttpMethod.Get, $"{scheme}://{(probe.Host is null ? "flipcontroller.invalid" : host)}{probe.Path}");
+        string authority = probe.Host is null ? "flipcontroller.invalid" : host;
+        using var request = new HttpRequestMessage(HttpMethod.Get, $"{scheme}://{authority}{probe.Path}");
         request.Headers.Host = host;
         request.Headers.ConnectionClose = true;
         request.Headers.UserAgent.ParseAdd("flipcontroller-gate");

@@ -25,7 +25,14 @@ public sealed record GenerationPlace(string Runtime, string Pair, int Number)
     /// <summary>Tolerates absence.</summary>
     public void Remove()
     {
-        if (System.IO.Directory.Exists(Directory)) System.IO.Directory.Delete(Directory, recursive: true);
+        try
+        {
+            System.IO.Directory.Delete(Directory, recursive: true);
+        }
+        catch (DirectoryNotFoundException)
+        {
+            // It is gone, or goes at this moment: a sweep and the end of a generation may meet here.
+        }
         if (System.IO.Directory.Exists(Path.Combine(Runtime, Pair))) File.Delete(AdminSocket);
     }
 

@@ -8,7 +8,8 @@ namespace FlipController.Linux.Kernel;
 /// </summary>
 /// <param name="operation">What was attempted on which object, so that "cannot ..." can stand before it.</param>
 public sealed class KernelException(string operation, int errno, string? kernelMessage = null)
-    : FlipException($"cannot {operation}: {Kernel.Errno.Name(errno)}{(string.IsNullOrWhiteSpace(kernelMessage) ? "" : $" ({kernelMessage.Trim()})")}")
+    : FlipException($"cannot {operation}: {Kernel.Errno.Name(errno)}"
+        + $"{(string.IsNullOrWhiteSpace(kernelMessage) ? "" : $" ({kernelMessage.Trim()})")}")
 {
     public string Operation { get; } = operation;
     public int Errno { get; } = errno;

@@ -53,6 +53,19 @@ internal static unsafe partial class Libc
     [LibraryImport("libc", EntryPoint = "close", SetLastError = true)]
     internal static partial int Close(int fd);
 
+    [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
+    private static partial int Control(int fd, int command, int argument);
+
+    /// <summary>For a descriptor that a library opened. One that was closed meanwhile is left alone.</summary>
+    internal static void SetCloseOnExec(int fd)
+    {
+        const int setFlags = 2, closeOnExec = 1; // F_SETFD, FD_CLOEXEC: include/uapi/asm-generic/fcntl.h
+        _ = Control(fd, setFlags, closeOnExec);
+    }
+
+    internal static IEnumerable<int> OpenDescriptors() => Directory.EnumerateFileSystemEntries("/proc/self/fd")
+        .Select(path => int.Parse(Path.GetFileName(path.AsSpan()), System.Globalization.CultureInfo.InvariantCulture));
+
     [LibraryImport("libc", EntryPoint = "poll", SetLastError = true)]
     internal static partial int Poll(PollDescriptor* descriptors, ulong count, int milliseconds);
 

@@ -12,7 +12,9 @@ internal delegate void DumpReader<in T>(T result, ushort type, ReadOnlySpan<byte
 /// </summary>
 internal sealed unsafe class NetlinkSocket : IDisposable
 {
-    /// <summary>How often a dump that the kernel calls inconsistent is begun again. Only tables in constant turmoil need more than two.</summary>
+    /// <summary>
+    /// How often a dump that the kernel calls inconsistent is begun again. Only tables in constant turmoil need more than two.
+    /// </summary>
     private const int DumpAttempts = 10;
 
     // The kernel fills at most 32 KiB per message of a dump, netlink_dump() in net/netlink/af_netlink.c.
@@ -32,12 +34,14 @@ internal sealed unsafe class NetlinkSocket : IDisposable
             *(ushort*)address = Libc.AfNetlink;
             if (Libc.Bind(Fd, address, 12) < 0) throw new KernelException("bind a netlink socket", Marshal.GetLastPInvokeError());
 
-            // The kernel's sentence beside the number (4.12), and errors that do not repeat the request (4.3). Old kernels say no: then none come.
+            // The kernel's sentence beside the number (4.12), and errors that do not repeat the request (4.3). Old kernels say
+            // no: then none come.
             int one = 1;
             _ = Libc.SetSocketOption(Fd, Libc.SolNetlink, Libc.NetlinkExtAck, &one, sizeof(int));
             _ = Libc.SetSocketOption(Fd, Libc.SolNetlink, Libc.NetlinkCapAck, &one, sizeof(int));
 
-            // The kernel answers while the request is being sent; this bound only keeps a kernel that never does from hanging a pair's loop.
+            // The kernel answers while the request is being sent; this bound only keeps a kernel that never does from hanging a
+            // pair's loop.
             long* timeout = stackalloc long[2] { 10, 0 };
             _ = Libc.SetSocketOption(Fd, Libc.SolSocket, Libc.SoReceiveTimeout, timeout, 16);
         }

@@ -132,7 +132,9 @@ internal sealed class Pidfd : IDisposable
         {
             int errno = Marshal.GetLastPInvokeError();
             // ENOENT and EINVAL: the number is a thread's, not a process's, so that the process we mean is gone.
-            return errno is Errno.NoProcess or Errno.NoEntry or Errno.Invalid ? null : throw new KernelException($"open a pidfd of {identity}", errno);
+            return errno is Errno.NoProcess or Errno.NoEntry or Errno.Invalid
+                ? null
+                : throw new KernelException($"open a pidfd of {identity}", errno);
         }
         Pidfd pidfd = new(fd);
         // The look comes after the opening: if it is the right process now, the descriptor is its, whatever happens to the pid later.

@@ -27,7 +27,8 @@ public static class ProcessSockets
                 try { target = new FileInfo(descriptor).LinkTarget; }
                 catch (IOException) { continue; }
                 if (target is null || !target.StartsWith("socket:[", StringComparison.Ordinal)) continue;
-                if (uint.TryParse(target.AsSpan("socket:[".Length).TrimEnd(']'), NumberStyles.None, CultureInfo.InvariantCulture, out uint inode))
+                ReadOnlySpan<char> digits = target.AsSpan("socket:[".Length).TrimEnd(']');
+                if (uint.TryParse(digits, NumberStyles.None, CultureInfo.InvariantCulture, out uint inode))
                     inodes.Add(inode);
             }
         }

@@ -28,9 +28,11 @@ internal sealed unsafe partial class NftLibrary : IDisposable
 
     internal static NftLibrary Open()
     {
-        // nft_ctx_new() calls exit() when it gets no netlink socket (netlink_init_error in nftables' src/netlink.c): find out before it does.
+        // nft_ctx_new() calls exit() when it gets no netlink socket (netlink_init_error in nftables' src/netlink.c): find out before
+        // it does.
         using (new NetlinkSocket(NetlinkProtocol.Netfilter)) { }
         nint context;
+        HashSet<int> before = [.. Libc.OpenDescriptors()];
         try
         {
             context = ContextNew(DefaultContext);
@@ -40,6 +42,9 @@ internal sealed unsafe partial class NftLibrary : IDisposable
             throw new FlipException("cannot load libnftables.so.1: it is not installed. Install libnftables1 (Debian) or nftables-libs", e);
         }
         if (context == 0) throw new KernelException("make an nftables context", Errno.NoBuffers);
+        // Its socket is opened without SOCK_CLOEXEC (nft_mnl_socket_open in nftables' src/mnl.c): every HAProxy and hook would
+        // inherit it.
+        foreach (int fd in Libc.OpenDescriptors().Where(fd => !before.Contains(fd))) Libc.SetCloseOnExec(fd);
         NftLibrary library = new(context);
         if (BufferOutput(context) == 0 && BufferError(context) == 0) return library;
         library.Dispose();
@@ -81,6 +86,8 @@ internal sealed unsafe partial class NftLibrary : IDisposable
     /// <summary>0, or an errno above 0; then <see cref="Failure"/> has the words.</summary>
     private int RunText(string commands)
     {
+        // libnftables does not look: a null context is a crash.
+        ObjectDisposedException.ThrowIf(_context == 0, this);
         // One line, however many commands: of a buffer with several, libnftables 1.0.6 quotes the first one beside any error.
         byte[] text = Encoding.UTF8.GetBytes(commands.TrimEnd('\n').Replace("\n", Separator, StringComparison.Ordinal) + '\0');
         fixed (byte* buffer = text)
@@ -90,7 +97,8 @@ internal sealed unsafe partial class NftLibrary : IDisposable
                 _ = GetError(_context); // begins it anew: what nobody asked about is not the next failure's reason
                 if (RunBuffer(_context, buffer) == 0) return 0;
                 int errno = Marshal.GetLastPInvokeError();
-                // After a plain mistake errno may be a leftover EAGAIN of the library's own reads: the few more attempts then change nothing.
+                // After a plain mistake errno may be a leftover EAGAIN of the library's own reads: the few more attempts then
+                // change nothing.
                 bool transient = errno is Errno.Again or Errno.Interrupted or Errno.Busy or Errno.Restart;
                 if (!transient || attempt == Attempts) return errno > 0 ? errno : Errno.Invalid;
             }

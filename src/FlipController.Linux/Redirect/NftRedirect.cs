@@ -80,7 +80,8 @@ public sealed class NftRedirect : IDisposable
     /// <summary>Makes a generation's chain, to which nothing leads yet. Fails when it exists (EEXIST).</summary>
     public void AddGeneration(string pair, int number, uint mark, uint mask, ImmutableArray<ServicePort> ports)
     {
-        lock (_turn) _nft.Run($"add the chain of generation {number} of pair {pair}", NftRuleset.AddGeneration(pair, number, mark, mask, ports));
+        lock (_turn)
+            _nft.Run($"add the chain of generation {number} of pair {pair}", NftRuleset.AddGeneration(pair, number, mark, mask, ports));
     }
 
     /// <summary>Tolerates absence. Fails (EBUSY) while it is the active one.</summary>
@@ -175,7 +176,8 @@ public sealed class NftRedirect : IDisposable
         public KernelException Failure()
         {
             string[] commands = NftRuleset.Switch(Pair, To).Split('\n');
-            return new KernelException($"switch pair {Pair} to generation {To}", _code, $"at \"{commands[_batch.FailedAtDelete ? 0 : 1]}\"");
+            return new KernelException(
+                $"switch pair {Pair} to generation {To}", _code, $"at \"{commands[_batch.FailedAtDelete ? 0 : 1]}\"");
         }
 
         private int Run(bool rehearse)

@@ -77,7 +77,8 @@ internal static class NftRuleset
 
         void Guarded(string pair, string slot, PortBlock ports)
         {
-            if (ports.Count > 0) Line($"add rule {Table} {Guard} iifname != \"lo\" tcp dport {Range(ports)} {OpeningSyn} ct status & dnat == 0 "
+            if (ports.Count == 0) return;
+            Line($"add rule {Table} {Guard} iifname != \"lo\" tcp dport {Range(ports)} {OpeningSyn} ct status & dnat == 0 "
                 + $"reject with tcp reset comment \"{Spell(pair)} {slot}\"");
         }
     }
@@ -85,7 +86,8 @@ internal static class NftRuleset
     /// <summary>Makes a generation's chain; nothing goes there yet. <c>create</c> fails when it exists.</summary>
     internal static string AddGeneration(string pair, int number, uint mark, uint mask, IEnumerable<ServicePort> ports)
     {
-        if (mask == 0 || (mark & ~mask) != 0) throw new ArgumentException($"mark 0x{mark:x8} has bits outside the mask 0x{mask:x8}", nameof(mark));
+        if (mask == 0 || (mark & ~mask) != 0)
+            throw new ArgumentException($"mark 0x{mark:x8} has bits outside the mask 0x{mask:x8}", nameof(mark));
         string chain = GenerationChain(pair, number);
         string setMark = mask == uint.MaxValue ? $"ct mark set 0x{mark:x8}" : $"ct mark set ct mark & 0x{~mask:x8} | 0x{mark:x8}";
         StringBuilder text = new();
@@ -149,7 +151,9 @@ internal static class NftRuleset
             else text.Append(CultureInfo.InvariantCulture, $"/{b:X2}");
         }
         // It stands in rule comments too, which hold 128 bytes (NFTNL_UDATA_COMMENT_MAXLEN).
-        return text.Length is > 0 and <= 100 ? text.ToString() : throw new ArgumentException($"a pair's name \"{pair}\" must be 1 to 100 bytes long", nameof(pair));
+        return text.Length is > 0 and <= 100
+            ? text.ToString()
+            : throw new ArgumentException($"a pair's name \"{pair}\" must be 1 to 100 bytes long", nameof(pair));
     }
 
     internal static string Unspell(string spelled)

@@ -11,7 +11,8 @@ public sealed record NftState(bool BaseComplete, ImmutableSortedDictionary<strin
     public static NftState Nothing { get; } = new(false, ImmutableSortedDictionary<string, NftPairState>.Empty);
 
     /// <summary>NEW connections for this pair really go to a generation: every step from the hooks to its chain is there.</summary>
-    public int? Active(string pair) => BaseComplete && Pairs.TryGetValue(pair, out NftPairState? state) && state.Reached ? state.Active : null;
+    public int? Active(string pair) =>
+        BaseComplete && Pairs.TryGetValue(pair, out NftPairState? state) && state.Reached ? state.Active : null;
 
     /// <summary>Reads <c>nft -j list table inet flipcontroller</c>, libnftables-json(5).</summary>
     internal static NftState Parse(JsonElement root)
@@ -27,13 +28,14 @@ public sealed record NftState(bool BaseComplete, ImmutableSortedDictionary<strin
             else if (item.TryGetProperty("rule", out JsonElement rule)) Rule(rule.GetProperty("chain").GetString()!, rule);
         }
 
-        ImmutableSortedDictionary<string, NftPairState>.Builder pairs = ImmutableSortedDictionary.CreateBuilder<string, NftPairState>(StringComparer.Ordinal);
+        var pairs = ImmutableSortedDictionary.CreateBuilder<string, NftPairState>(StringComparer.Ordinal);
         foreach (string name in active.Keys.Union(generations.Keys.Select(key => key.Pair)).Union(guarded.Keys))
         {
             Dictionary<string, PortBlock> ports = guarded.GetValueOrDefault(name) ?? [];
             pairs[name] = new NftPairState(name, active.GetValueOrDefault(name), jumped.Contains(name),
                 generations.Where(g => g.Key.Pair == name).ToImmutableSortedDictionary(g => g.Key.Number, g => Generation(g.Value)),
-                ports.TryGetValue("blue", out PortBlock blue) ? blue : null, ports.TryGetValue("green", out PortBlock green) ? green : null);
+                ports.TryGetValue("blue", out PortBlock blue) ? blue : null,
+                ports.TryGetValue("green", out PortBlock green) ? green : null);
         }
         return new NftState(hooked.IsSupersetOf(["prerouting", "output"]), pairs.ToImmutable());
 
@@ -66,7 +68,8 @@ public sealed record NftState(bool BaseComplete, ImmutableSortedDictionary<strin
             else if (NftRuleset.PairOf(chain) is { } name)
             {
                 // The first rule decides, as it does for a packet.
-                if (active.GetValueOrDefault(name) is null && Target(rule, "goto") is { } target) active[name] = NftRuleset.GenerationOf(target)?.Number;
+                if (active.GetValueOrDefault(name) is null && Target(rule, "goto") is { } target)
+                    active[name] = NftRuleset.GenerationOf(target)?.Number;
             }
             else if (NftRuleset.GenerationOf(chain) is { } generation && generations.TryGetValue(generation, out List<JsonElement>? rules))
             {
@@ -88,7 +91,8 @@ public sealed record NftState(bool BaseComplete, ImmutableSortedDictionary<strin
     {
         foreach (JsonElement expression in rule.GetProperty("expr").EnumerateArray())
         {
-            if (!expression.TryGetProperty("match", out JsonElement match) || !match.GetProperty("left").TryGetProperty("payload", out _)) continue;
+            if (!expression.TryGetProperty("match", out JsonElement match)
+                || !match.GetProperty("left").TryGetProperty("payload", out _)) continue;
             JsonElement right = match.GetProperty("right");
             if (right.ValueKind == JsonValueKind.Number) return new PortBlock(right.GetInt32(), 1);
             if (right.ValueKind == JsonValueKind.Object && right.TryGetProperty("range", out JsonElement range))
@@ -103,7 +107,8 @@ public sealed record NftState(bool BaseComplete, ImmutableSortedDictionary<strin
         ImmutableArray<ServicePort>.Builder ports = ImmutableArray.CreateBuilder<ServicePort>();
         foreach (JsonElement rule in rules)
         {
-            if (!rule.TryGetProperty("comment", out JsonElement comment) || !Service.TryParse(comment.GetString(), out Service? service)) continue;
+            if (!rule.TryGetProperty("comment", out JsonElement comment)
+                || !Service.TryParse(comment.GetString(), out Service? service)) continue;
             foreach (JsonElement expression in rule.GetProperty("expr").EnumerateArray())
             {
                 if (expression.TryGetProperty("dnat", out JsonElement dnat) && dnat.GetProperty("port").TryGetInt32(out int port))
@@ -119,4 +124,5 @@ public sealed record NftState(bool BaseComplete, ImmutableSortedDictionary<strin
 /// <param name="Generations">By number, with what each chain does with each service, in the order of the rules.</param>
 /// <param name="Blue">The guarded ports; null when there is no guard.</param>
 public sealed record NftPairState(
-    string Pair, int? Active, bool Reached, ImmutableSortedDictionary<int, ImmutableArray<ServicePort>> Generations, PortBlock? Blue, PortBlock? Green);
+    string Pair, int? Active, bool Reached, ImmutableSortedDictionary<int, ImmutableArray<ServicePort>> Generations,
+    PortBlock? Blue, PortBlock? Green);

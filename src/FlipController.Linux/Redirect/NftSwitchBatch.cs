@@ -49,7 +49,8 @@ internal sealed unsafe class NftSwitchBatch
         delete.PutText(RuleChain, pairChain); // and no handle: every rule of the chain
         Close(ref delete, SequenceOfDelete);
 
-        NetlinkMessage add = new(_bytes.AsSpan(at), NewRule, NetlinkFlags.Request | NetlinkFlags.Acknowledge | NetlinkFlags.Create | Append);
+        NetlinkMessage add = new(
+            _bytes.AsSpan(at), NewRule, NetlinkFlags.Request | NetlinkFlags.Acknowledge | NetlinkFlags.Create | Append);
         add.Header(new NetfilterHeader(FamilyInet, 0, 0));
         add.PutText(RuleTable, "flipcontroller");
         add.PutText(RuleChain, pairChain);

@@ -46,7 +46,8 @@ public sealed class PairStore
         }
     }
 
-    public void Save(PairState state) => AtomicFile.Write(StatePath, JsonSerializer.SerializeToUtf8Bytes(state, PairStateJson.Default.PairState));
+    public void Save(PairState state) =>
+        AtomicFile.Write(StatePath, JsonSerializer.SerializeToUtf8Bytes(state, PairStateJson.Default.PairState));
 
     public void Append(FlipRecord flip)
     {

@@ -31,7 +31,8 @@ public static partial class SharedSocket
         foreach (string line in File.ReadLines("/etc/group"))
         {
             string[] fields = line.Split(':');
-            if (fields.Length > 2 && fields[0] == name && uint.TryParse(fields[2], NumberStyles.None, CultureInfo.InvariantCulture, out uint id)) return id;
+            if (fields.Length > 2 && fields[0] == name
+                && uint.TryParse(fields[2], NumberStyles.None, CultureInfo.InvariantCulture, out uint id)) return id;
         }
         return null;
     }
