@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using FlipController.Core;
 using FlipController.Core.Machine;
+using FlipController.Linux;
 using FlipController.Linux.Gate;
 using FlipController.Linux.Kernel;
 using FlipController.Linux.Redirect;
@@ -124,8 +125,12 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 stayed = PairEdge.Connections(from);
                 prepared.Rehearse();
             }
-            // The hot window: one call, nothing else.
-            int refused = prepared.Commit();
+            int refused;
+            using (UrgentThread.Enter())
+            {
+                // The hot window: one call, nothing else.
+                refused = prepared.Commit();
+            }
             if (refused == 0 && stayed is null) Hurry(order.To);
             return refused == 0
                 ? new Switched(edge.Now, order.To.Number, new HoldReport("none", (long)prepared.Elapsed.TotalMicroseconds, 0, 0), stayed)
@@ -184,7 +189,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     public void Sweep(PairState now) => Beside("sweep", async stop =>
     {
         await _departure.SweepAsync(now, stop);
-        GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
+        Memory.GiveBack();
     });
 
     private void Beside(string key, Func<CancellationToken, Task> work)

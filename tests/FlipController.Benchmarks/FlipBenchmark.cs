@@ -69,6 +69,7 @@ internal static class FlipBenchmark
             await flips;
             await Eventually.True(() => Steady(http), TimeSpan.FromSeconds(30), () => "the pair should rest");
         }
+        await Task.Delay(TimeSpan.FromSeconds(3)); // at rest it gives memory back
         long restKiB = ResidentKiB(daemon.Pid);
         HistoryReport history = (await http.GetFromJsonAsync("/v1/pairs/edge/history", WireJson.Default.HistoryReport))!;
         double[] windows = [.. history.Flips.Where(f => f is { Outcome: "done", Hold: not null }).Select(f => (double)f.Hold!.WindowUs).Order()];
@@ -112,7 +113,7 @@ internal static class FlipBenchmark
             Targets = [new IPEndPoint(nets.ServerV4, 80), new IPEndPoint(nets.ServerV6, 80)], Rate = RatePerSecond, Duration = duration,
             Expect = Expectation.Contains("app"),
         };
-        using NetnsProcess run = nets.Client.Start(Programs.Load, ["run", .. options.ToArguments()]);
+        using NetnsProcess run = nets.Client.Start(Programs.Load, [.. options.ToArguments()]);
         await run.Exit(duration + TimeSpan.FromSeconds(30));
         return LoadResult.FromJson(run.Output);
     }
