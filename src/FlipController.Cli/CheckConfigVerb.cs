@@ -11,7 +11,8 @@ internal static class CheckConfigVerb
         var file = new Argument<string>("FILE") { Description = "The configuration file" };
         return new Verb("check-config", "Checks a configuration file and names everything that is wrong with it; needs no daemon",
             ["flipctl check-config /etc/flipcontroller/flipcontroller.yaml",
-                "flipctl check-config new.yaml && sudo cp new.yaml /etc/flipcontroller/flipcontroller.yaml && sudo systemctl reload flipcontrollerd"],
+                "flipctl check-config new.yaml && sudo cp new.yaml "
+                + "/etc/flipcontroller/flipcontroller.yaml && sudo systemctl reload flipcontrollerd"],
             (call, _) => Task.FromResult(Run(call, call.Value(file)!))) { file };
     }
 
@@ -28,12 +29,14 @@ internal static class CheckConfigVerb
     /// <summary>Tells every fault; what is returned sums them up.</summary>
     public static VerbFailure Told(Call call, string file, ConfigurationResult result)
     {
-        var lines = result.Faults.Select(f => new CheckLine($"{f.File}:{f.Line}{(f.Path.Length == 0 ? "" : $": {f.Path}")}", false, f.Message));
+        var lines = result.Faults.Select(f =>
+            new CheckLine($"{f.File}:{f.Line}{(f.Path.Length == 0 ? "" : $": {f.Path}")}", false, f.Message));
         if (!call.Terminal.Printed(new CheckReport(false, [.. lines])))
         {
             foreach (ConfigurationFault fault in result.Faults) call.Terminal.Note(fault.ToString());
         }
         return new VerbFailure(ExitCode.Usage,
-            $"{file} has {result.Faults.Length} {(result.Faults.Length == 1 ? "fault" : "faults")}; a daemon told to load it keeps what it runs with");
+            $"{file} has {result.Faults.Length} {(result.Faults.Length == 1 ? "fault" : "faults")}; "
+            + "a daemon told to load it keeps what it runs with");
     }
 }

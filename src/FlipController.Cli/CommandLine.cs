@@ -87,7 +87,8 @@ internal static class CommandLine
             TextWriter output = parseResult.InvocationConfiguration.Output;
             if (parseResult.CommandResult.Command is not Verb verb)
             {
-                output.WriteLine("Examples:\n  flipctl status\n  flipctl flip edge --reason \"new certificate\"\n  flipctl rollback edge\n");
+                output.WriteLine("Examples:\n  flipctl status\n"
+                    + "  flipctl flip edge --reason \"new certificate\"\n  flipctl rollback edge\n");
                 return code;
             }
             output.WriteLine("Examples:");

@@ -39,7 +39,8 @@ internal static class CompletionVerb
 
     public static Verb Create()
     {
-        Argument<string> shell = new Argument<string>("SHELL") { Description = "bash, zsh or fish" }.AcceptOnlyFromAmong("bash", "zsh", "fish");
+        Argument<string> shell = new Argument<string>("SHELL") { Description = "bash, zsh or fish" }
+            .AcceptOnlyFromAmong("bash", "zsh", "fish");
         return new Verb("completion", "Prints a script that completes flipctl's verbs, options and pair names in a shell",
             ["eval \"$(flipctl completion bash)\"", "flipctl completion bash > /etc/bash_completion.d/flipctl",
                 "flipctl completion fish > ~/.config/fish/completions/flipctl.fish"],

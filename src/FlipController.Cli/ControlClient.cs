@@ -35,7 +35,8 @@ internal sealed class ControlClient : IDisposable
 
     public Task<StatusReport> StatusAsync(CancellationToken cancel) => GetAsync("v1/status", WireJson.Default.StatusReport, cancel);
 
-    public Task<PairStatus> PairAsync(string pair, CancellationToken cancel) => GetAsync(Path(pair, ""), WireJson.Default.PairStatus, cancel);
+    public Task<PairStatus> PairAsync(string pair, CancellationToken cancel) =>
+        GetAsync(Path(pair, ""), WireJson.Default.PairStatus, cancel);
 
     public Task<HistoryReport> HistoryAsync(string pair, CancellationToken cancel) =>
         GetAsync(Path(pair, "/history"), WireJson.Default.HistoryReport, cancel);
@@ -43,7 +44,8 @@ internal sealed class ControlClient : IDisposable
     public Task<RenderReport> RenderAsync(string pair, string slot, CancellationToken cancel) =>
         GetAsync(Path(pair, $"/render/{slot}"), WireJson.Default.RenderReport, cancel);
 
-    public Task<PlanReport> PlanAsync(string pair, CancellationToken cancel) => GetAsync(Path(pair, "/plan"), WireJson.Default.PlanReport, cancel);
+    public Task<PlanReport> PlanAsync(string pair, CancellationToken cancel) =>
+        GetAsync(Path(pair, "/plan"), WireJson.Default.PlanReport, cancel);
 
     public Task<FlipAnswer> FlipAsync(string pair, FlipRequest request, CancellationToken cancel) =>
         PostAsync(pair, "flip", Body(request, WireJson.Default.FlipRequest), cancel);
@@ -98,7 +100,8 @@ internal sealed class ControlClient : IDisposable
         catch (OperationCanceledException) when (!cancel.IsCancellationRequested)
         {
             throw new VerbFailure(ExitCode.Unreachable,
-                $"{_verb}: the daemon at {Socket} took the request but did not answer within {Durations.Format(AnswerTime)}; nothing was changed; "
+                $"{_verb}: the daemon at {Socket} took the request but did not answer within {Durations.Format(AnswerTime)}; "
+                + "nothing was changed; "
                 + "see `journalctl -u flipcontrollerd`");
         }
     }
@@ -130,13 +133,15 @@ internal sealed class ControlClient : IDisposable
         {
             SocketException { SocketErrorCode: SocketError.AccessDenied } =>
                 $"{tried}: permission denied; nothing was changed; run it as root or as a member of the group that control.group names",
-            SocketException { SocketErrorCode: SocketError.ConnectionRefused } => $"{tried}: nobody listens there; nothing was changed; {Remedy}",
+            SocketException { SocketErrorCode: SocketError.ConnectionRefused } =>
+                $"{tried}: nobody listens there; nothing was changed; {Remedy}",
             SocketException { SocketErrorCode: SocketError.AddressNotAvailable } or FileNotFoundException =>
                 $"{tried}: there is no such socket; nothing was changed; {Remedy}",
             SocketException s => $"{tried}: {s.Message}; nothing was changed; {Remedy}",
             ArgumentException => $"{tried}: the path does not fit a unix socket address; nothing was changed; give another --socket",
             _ when method == HttpMethod.Post =>
-                $"{_verb}: the daemon at {Socket} went away before it answered; what it began it finishes when it is back; look with `flipctl status`",
+                $"{_verb}: the daemon at {Socket} went away before it answered; "
+                + "what it began it finishes when it is back; look with `flipctl status`",
             _ => $"{_verb}: the daemon at {Socket} went away before it answered; nothing was changed; {Remedy}",
         });
     }
@@ -171,7 +176,8 @@ internal sealed class ControlClient : IDisposable
             HttpStatusCode.BadRequest or HttpStatusCode.NotFound => ExitCode.Usage,
             _ => ExitCode.Failed,
         };
-        return new VerbFailure(code, answer?.Error ?? $"{_verb}: the daemon at {Socket} answered {(int)response.StatusCode} without a reason; "
+        return new VerbFailure(code, answer?.Error
+            ?? $"{_verb}: the daemon at {Socket} answered {(int)response.StatusCode} without a reason; "
             + "see `journalctl -u flipcontrollerd`");
     }
 
@@ -184,7 +190,8 @@ internal sealed class ControlClient : IDisposable
         catch (JsonException e)
         {
             throw new VerbFailure(ExitCode.Failed,
-                $"{_verb}: the answer of the daemon at {Socket} is not what this flipctl understands ({e.Message}); are both of one version?");
+                $"{_verb}: the answer of the daemon at {Socket} is not what this flipctl understands ({e.Message}); "
+                + "are both of one version?");
         }
     }
 

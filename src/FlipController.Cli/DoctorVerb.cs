@@ -9,8 +9,12 @@ internal static class DoctorVerb
     public static Verb Create()
     {
         Option<string?> config = Arguments.ConfigFile("Look at what this configuration needs, too");
-        return new Verb("doctor", "Checks that this host has what flips need, and says what to do where it has not; changes nothing, needs no daemon",
-            ["flipctl doctor", "sudo flipctl doctor --config /etc/flipcontroller/flipcontroller.yaml", "flipctl doctor --json | jq '.lines[] | select(.ok | not)'"],
+        return new Verb("doctor",
+            "Checks that this host has what flips need, and says what to do where it has not; changes nothing, needs no daemon",
+            [
+                "flipctl doctor", "sudo flipctl doctor --config /etc/flipcontroller/flipcontroller.yaml",
+                "flipctl doctor --json | jq '.lines[] | select(.ok | not)'",
+            ],
             (call, cancel) => RunAsync(call, call.Value(config), cancel)) { config };
     }
 

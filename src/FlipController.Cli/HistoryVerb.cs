@@ -9,11 +9,15 @@ internal static class HistoryVerb
     public static Verb Create()
     {
         Argument<string?> pair = Arguments.OptionalPair();
-        var limit = new Option<int>("--limit") { Description = "Show only the newest N of each pair", HelpName = "N", DefaultValueFactory = _ => 20 };
+        var limit = new Option<int>("--limit")
+        {
+            Description = "Show only the newest N of each pair", HelpName = "N", DefaultValueFactory = _ => 20,
+        };
         limit.Validators.Add(result =>
         {
             // The library leaves words that are no number to itself, and says so.
-            if (result.Tokens is [var token] && int.TryParse(token.Value, out int number) && number < 1) result.AddError("--limit must be at least 1");
+            if (result.Tokens is [var token] && int.TryParse(token.Value, out int number) && number < 1)
+                result.AddError("--limit must be at least 1");
         });
         return new Verb("history", "Shows past flips with their reports, newest last",
             ["flipctl history edge", "flipctl history --limit 5", "flipctl history edge --json | jq '.flips[].hold.window_us'"],
@@ -29,7 +33,8 @@ internal static class HistoryVerb
             HistoryReport report = await call.Daemon.HistoryAsync(name, cancel);
             reports.Add(report with { Flips = [.. report.Flips.TakeLast(limit)] });
         }
-        if (pair is not null ? call.Terminal.Printed(reports[0]) : call.Terminal.Printed(new HistoriesReport([.. reports]))) return ExitCode.Done;
+        bool printed = pair is not null ? call.Terminal.Printed(reports[0]) : call.Terminal.Printed(new HistoriesReport([.. reports]));
+        if (printed) return ExitCode.Done;
         foreach (HistoryReport report in reports) Print(call.Terminal.Console, report);
         return ExitCode.Done;
     }
@@ -46,7 +51,8 @@ internal static class HistoryVerb
             string[] cells =
             [
                 $"  {flip.Id}", Phrases.Clock(flip.Started), flip.Trigger, Phrases.Number(flip.From), Phrases.Number(flip.To), flip.Outcome,
-                Phrases.Window(flip.Hold), $"{flip.DurationMs} ms", string.Join("; ", new[] { flip.Reason, flip.Error }.Where(t => t is not null)),
+                Phrases.Window(flip.Hold), $"{flip.DurationMs} ms",
+                string.Join("; ", new[] { flip.Reason, flip.Error }.Where(t => t is not null)),
             ];
             bool bad = flip.Outcome is "failed" or "returned";
             table.AddRow([.. cells.Select((c, i) => new Text(c, bad && i == 5 ? new Style(Color.Red) : null))]);

@@ -37,12 +37,13 @@ internal static class Phrases
     {
         "unchanged" => $"{pair}: nothing to do; generation {Number(flip.From ?? flip.To)} already has the configuration on disk",
         // Its record is the flip's own: what went from A to B has gone back to A, and its duration is the flip's, undo window and all.
-        "rolled-back" => $"{pair}: new connections go back to generation {Number(flip.From)} (flip {flip.Id} to generation {Number(flip.To)} is undone); "
-            + $"window {Window(flip.Hold)}{StayBehind(flip)}",
+        "rolled-back" => $"{pair}: new connections go back to generation {Number(flip.From)} "
+            + $"(flip {flip.Id} to generation {Number(flip.To)} is undone); window {Window(flip.Hold)}{StayBehind(flip)}",
         "done" => $"{pair}: new connections go to generation {Number(flip.To)} (before: {Number(flip.From)}); "
             + $"window {Window(flip.Hold)}, {flip.DurationMs} ms in all{StayBehind(flip)}",
         _ => $"{pair}: flip {flip.Id} {flip.Outcome}{(flip.Error is null ? "" : $": {flip.Error}")}",
     };
 
-    private static string StayBehind(FlipRecord flip) => flip.OldSideConnections is > 0 and int open ? $"; {open} open connections stay on the old side" : "";
+    private static string StayBehind(FlipRecord flip) =>
+        flip.OldSideConnections is > 0 and int open ? $"; {open} open connections stay on the old side" : "";
 }

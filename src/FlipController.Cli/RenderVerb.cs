@@ -9,7 +9,8 @@ internal static class RenderVerb
     {
         Argument<string> pair = Arguments.Pair();
         Argument<string> slot = new Argument<string>("SLOT") { Description = "blue or green" }.AcceptOnlyFromAmong("blue", "green");
-        return new Verb("render", "Prints the HAProxy configuration that a generation in this slot would run with, from the files on disk now",
+        return new Verb("render",
+            "Prints the HAProxy configuration that a generation in this slot would run with, from the files on disk now",
             ["flipctl render edge green", "flipctl render edge green | diff /etc/haproxy/haproxy.cfg -"],
             (call, cancel) => RunAsync(call, call.Value(pair)!, call.Value(slot)!, cancel)) { pair, slot };
     }

@@ -43,7 +43,8 @@ internal static class ResetVerb
             ? [new CheckLine("removed", true, "nothing: the kernel has no rule of ours")]
             : [.. removed.Select(r => new CheckLine("removed", true, r))];
         if (removed.Count > 0)
-            lines.Add(new CheckLine("new connections", false, "go to whatever listens on the front ports now", "start what should serve them", Warning: true));
+            lines.Add(new CheckLine("new connections", false,
+                "go to whatever listens on the front ports now", "start what should serve them", Warning: true));
         if (daemonRuns)
             lines.Add(new CheckLine("daemon", false, $"still answers on {socket} and may put the rules back",
                 "systemctl stop flipcontrollerd, then reset again", Warning: true));

@@ -46,11 +46,19 @@ internal static class StatusVerb
         if (table.Rows.Count > 0) console.Write(table);
         // The kernel's rule is what counts: say so when it is not what was meant.
         if (pair.Redirect.Generation != pair.Active?.Number)
-            console.MarkupLineInterpolated($"  [red]redirect   the kernel sends new connections to generation {Phrases.Number(pair.Redirect.Generation)}, the active one is {Phrases.Number(pair.Active?.Number)}[/]");
+        {
+            string kernel = Phrases.Number(pair.Redirect.Generation), active = Phrases.Number(pair.Active?.Number);
+            console.MarkupLineInterpolated(
+                $"  [red]redirect   the kernel sends new connections to generation {kernel}, the active one is {active}[/]");
+        }
         console.MarkupLineInterpolated($"  hold       {pair.Hold.Method} ({pair.Hold.Configured}: {pair.Hold.Why})");
         if (pair.LastFlip is { } flip)
+        {
+            string way = $"{Phrases.Number(flip.From)} -> {Phrases.Number(flip.To)}";
+            string took = $"window {Phrases.Window(flip.Hold)}, {flip.DurationMs} ms in all{Because(flip)}";
             console.MarkupLineInterpolated(
-                $"  last flip  {flip.Id} {flip.Outcome} {Phrases.Ago(flip.Started)}, {flip.Trigger}, {Phrases.Number(flip.From)} -> {Phrases.Number(flip.To)}, window {Phrases.Window(flip.Hold)}, {flip.DurationMs} ms in all{Because(flip)}");
+                $"  last flip  {flip.Id} {flip.Outcome} {Phrases.Ago(flip.Started)}, {flip.Trigger}, {way}, {took}");
+        }
         if (pair.Pending) console.MarkupLine("  [yellow]pending    a newer change waits for this flip to end[/]");
         foreach (string warning in pair.Warnings) console.MarkupLineInterpolated($"  [yellow]warning    {warning}[/]");
         if (pair.Fault is not null) console.MarkupLineInterpolated($"  [red]fault      {pair.Fault}[/]");

@@ -27,7 +27,8 @@ internal sealed class Terminal
         _error = error;
         Json = json;
         bool person = ReferenceEquals(output, System.Console.Out) && !System.Console.IsOutputRedirected;
-        bool plain = !person || Environment.GetEnvironmentVariable("NO_COLOR") is { Length: > 0 } || Environment.GetEnvironmentVariable("TERM") == "dumb";
+        bool plain = !person || Environment.GetEnvironmentVariable("NO_COLOR") is { Length: > 0 }
+            || Environment.GetEnvironmentVariable("TERM") == "dumb";
         IsLive = !plain && !json;
         Console = AnsiConsole.Create(new AnsiConsoleSettings
         {

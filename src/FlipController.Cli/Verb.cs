@@ -6,7 +6,8 @@ namespace FlipController.Cli;
 /// <summary>One verb of the command line. What it cannot do it throws as a <see cref="VerbFailure"/>, told in one place, here.</summary>
 internal sealed class Verb : Command
 {
-    public Verb(string name, string description, string[] examples, Func<Call, CancellationToken, Task<ExitCode>> run) : base(name, description)
+    public Verb(string name, string description, string[] examples, Func<Call, CancellationToken, Task<ExitCode>> run)
+        : base(name, description)
     {
         Examples = examples;
         SetAction(async (parsed, cancel) =>
@@ -76,7 +77,10 @@ internal static class Arguments
     public static Argument<string> Pair() => Checked(new Argument<string>("PAIR") { Description = "The pair's name" });
 
     public static Argument<string?> OptionalPair() =>
-        Checked(new Argument<string?>("PAIR") { Description = "The pair's name; every pair when left out", Arity = ArgumentArity.ZeroOrOne });
+        Checked(new Argument<string?>("PAIR")
+        {
+            Description = "The pair's name; every pair when left out", Arity = ArgumentArity.ZeroOrOne,
+        });
 
     public static Option<string?> Reason() => new("--reason") { Description = "Why, for the history and the hooks", HelpName = "TEXT" };
 

@@ -204,7 +204,7 @@ internal sealed class Pair : IAsyncDisposable
             diff = await DiffAsync(directory, s.Active is { } a ? _edge.Store.ReadSnapshot(a.Number) : null, snapshot, stop);
             rendered = _effects.Start.Render(snapshot, place, slot);
             _effects.Start.RefuseTaken(rendered, s.Active);
-            var instance = new Instance(Options.Haproxy.Binary, rendered, place, Path.GetDirectoryName(snapshot.Files[0].Path)!);
+            var instance = new Instance(Options.Haproxy.Binary, rendered, place, StandbyStart.WorkingDirectory(snapshot));
             instance.WriteFiles();
             if (await instance.CheckAsync(stop) is { } rejected) problems.Add($"HAProxy rejects the configuration: {rejected}");
         }

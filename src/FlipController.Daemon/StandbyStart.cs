@@ -71,7 +71,7 @@ internal sealed class StandbyStart(PairEdge edge)
 
     public Snapshot ReadFiles() => _files.Read();
 
-    private static string WorkingDirectory(Snapshot snapshot) => Path.GetDirectoryName(snapshot.Files[0].Path)!;
+    public static string WorkingDirectory(Snapshot snapshot) => Path.GetDirectoryName(snapshot.Files[0].Path)!;
 
     /// <summary>
     /// A front address that goes away refuses its clients from the next instant on: only somebody's word makes that right.
@@ -86,7 +86,7 @@ internal sealed class StandbyStart(PairEdge edge)
                 + $"say `flipctl flip {edge.Name} --allow-drop` if that is meant (gate.dropped_services)");
     }
 
-    public static ImmutableArray<Service> Dropped(RenderedConfiguration rendered, Generation? active) => active is null
+    private static ImmutableArray<Service> Dropped(RenderedConfiguration rendered, Generation? active) => active is null
         ? []
         : [.. active.Ports.Select(p => p.Service).Except(rendered.Services.Select(p => p.Service))];
 

@@ -50,8 +50,8 @@ public static partial class Doctor
     {
         string status = ReadOrEmpty("/proc/self/status");
         ulong effective = Convert.ToUInt64(Effective().Match(status) is { Success: true } match ? match.Groups[1].Value : "0", 16);
-        // capability.h. HAProxys drop to users of their own: it takes CAP_KILL to stop them, CAP_SYS_PTRACE to see which sockets are theirs,
-        // CAP_SYS_NICE to raise a standby to the active one's priority. CAP_NET_ADMIN changes rules and dumps conntrack.
+        // capability.h. HAProxys drop to users of their own: it takes CAP_KILL to stop them, CAP_SYS_PTRACE to see which sockets
+        // are theirs, CAP_SYS_NICE to raise a standby to the active one's priority. CAP_NET_ADMIN changes rules and dumps conntrack.
         (int Bit, string Name)[] needed = [(5, "CAP_KILL"), (12, "CAP_NET_ADMIN"), (19, "CAP_SYS_PTRACE"), (23, "CAP_SYS_NICE")];
         string[] missing = [.. needed.Where(n => (effective & (1UL << n.Bit)) == 0).Select(n => n.Name)];
         return missing.Length == 0
@@ -81,7 +81,8 @@ public static partial class Doctor
         try
         {
             string rules = NftRuleset.Base([new NftPair("doctor", new PortBlock(21000, 1000), new PortBlock(22000, 1000))], [])
-                + NftRuleset.AddGeneration("doctor", 1, 0x00000100, 0x00ffff00, [new ServicePort(new Service(IPAddress.IPv6Any, 65000), 21000)]);
+                + NftRuleset.AddGeneration("doctor", 1, 0x00000100, 0x00ffff00,
+                    [new ServicePort(new Service(IPAddress.IPv6Any, 65000), 21000)]);
             using NftLibrary nft = NftLibrary.Open();
             string table = $"inet flipcontroller_doctor_{Environment.ProcessId}";
             nft.Run("have the redirect's rules checked",

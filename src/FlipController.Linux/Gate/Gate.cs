@@ -143,7 +143,8 @@ public sealed class Gate(GateOptions options, TimeProvider time)
                 return Finding.Never($"the probe of {probe.Service} has no such front address; "
                     + $"there are {string.Join(", ", candidate.Ports.Select(p => p.Service))}");
             if (Reachable(port) is not { } target)
-                return Finding.Never($"the probe of {probe.Service} cannot be sent: this node does not have the address {port.Service.Address}");
+                return Finding.Never($"the probe of {probe.Service} cannot be sent: "
+                    + $"this node does not have the address {port.Service.Address}");
             if (await HttpProbing.AskAsync(probe, target, stop) is { } why) return Finding.NotYet(why);
         }
         return Finding.Yes;

@@ -26,13 +26,10 @@ public sealed class StatRow(IReadOnlyDictionary<string, int> columns, ImmutableA
     public string LastAgent => this["last_agt"];
     /// <summary>BACKEND/SERVER whose checks count for this server as well.</summary>
     public string Tracked => this["tracked"];
-    public long CurrentSessions => Number("scur");
     public long TotalSessions => Number("stot");
-    public long SessionRate => Number("rate");
     public long Requests => Number("req_tot");
     public long Responses5xx => Number("hrsp_5xx");
     public long ConnectionErrors => Number("econ");
-    public long ResponseErrors => Number("eresp");
 
     /// <summary>The cell of a column, empty where HAProxy gives none.</summary>
     public string this[string column] => columns.TryGetValue(column, out int i) && i < cells.Length ? cells[i] : "";

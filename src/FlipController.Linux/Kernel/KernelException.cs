@@ -23,7 +23,6 @@ internal static class Errno
     internal const int NoEntry = 2; // ENOENT
     internal const int NoProcess = 3; // ESRCH
     internal const int Interrupted = 4; // EINTR
-    internal const int BadDescriptor = 9; // EBADF
     internal const int Again = 11; // EAGAIN
     internal const int Busy = 16; // EBUSY
     internal const int Exists = 17; // EEXIST

@@ -10,7 +10,6 @@ internal static unsafe partial class Libc
     internal const int CloseOnExec = 0x80000; // SOCK_CLOEXEC = EFD_CLOEXEC = O_CLOEXEC
     internal const int NonBlocking = 0x800; // EFD_NONBLOCK = O_NONBLOCK
     internal const int SolSocket = 1; // SOL_SOCKET
-    internal const int SoReceiveBuffer = 8; // SO_RCVBUF
     internal const int SoReceiveTimeout = 20; // SO_RCVTIMEO
     internal const int SolNetlink = 270; // SOL_NETLINK
     internal const int NetlinkCapAck = 10; // NETLINK_CAP_ACK, include/uapi/linux/netlink.h
@@ -18,9 +17,6 @@ internal static unsafe partial class Libc
     internal const int MsgTrunc = 0x20; // MSG_TRUNC
     internal const int MsgDontWait = 0x40; // MSG_DONTWAIT
     internal const short PollIn = 1; // POLLIN
-    internal const short PollErr = 8; // POLLERR
-    internal const short PollHup = 16; // POLLHUP
-    internal const short PollInvalid = 32; // POLLNVAL
     internal const int PriorityProcess = 0; // PRIO_PROCESS
 
     // The same numbers on every architecture .NET runs on: include/uapi/asm-generic/unistd.h. glibc has wrappers since 2.36 only.
