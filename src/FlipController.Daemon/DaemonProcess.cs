@@ -52,9 +52,10 @@ internal static class DaemonProcess
             using PosixSignalRegistration term = PosixSignalRegistration.Create(PosixSignal.SIGTERM, c => Stop(c, stopping));
             using PosixSignalRegistration interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, c => Stop(c, stopping));
             using PosixSignalRegistration hangup = PosixSignalRegistration.Create(PosixSignal.SIGHUP, c => Reload(c, fleet, notify, log));
+            using Socket control = SharedSocket.Bind(configuration.Control.Socket, configuration.Control.Group);
             await fleet.StartAsync();
-            await using WebApplication app = Api(configuration, fleet, log, stopping.Token);
-            await SharedSocket.MakeAsync(configuration.Control.Socket, configuration.Control.Group, () => app.StartAsync());
+            await using WebApplication app = Api(configuration, control, fleet, log, stopping.Token);
+            await app.StartAsync(CancellationToken.None);
             notify.Send("READY=1\nSTATUS=" + $"{configuration.Pairs.Count} pairs");
             log.LogInformation(new EventId(1, "Started"), "flipcontrollerd serves {Pairs} pairs on {Socket}",
                 configuration.Pairs.Count, configuration.Control.Socket);
@@ -151,7 +152,7 @@ internal static class DaemonProcess
     }
 
     private static WebApplication Api(
-        Configuration configuration, Fleet fleet, Microsoft.Extensions.Logging.ILogger log, CancellationToken stopping)
+        Configuration configuration, Socket control, Fleet fleet, Microsoft.Extensions.Logging.ILogger log, CancellationToken stopping)
     {
         WebApplicationBuilder builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions());
         builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel =>
@@ -159,7 +160,7 @@ internal static class DaemonProcess
             kestrel.AddServerHeader = false;
             kestrel.Limits.MaxRequestBodySize = LargestRequestBytes;
             kestrel.Limits.MaxConcurrentConnections = 256;
-            kestrel.ListenUnixSocket(configuration.Control.Socket, o => o.Protocols = HttpProtocols.Http1);
+            kestrel.ListenHandle((ulong)control.Handle, o => o.Protocols = HttpProtocols.Http1);
             if (configuration.Metrics is { } metrics)
                 kestrel.Listen(IPEndPoint.Parse(metrics.Listen), o => o.Protocols = HttpProtocols.Http1);
         });

@@ -121,7 +121,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
             // While nobody serves every millisecond refuses somebody, and a rehearsal takes ten (the kernel waits to undo it).
             if (order.From is { } from && ProcessIdentity.Of(from).IsAlive)
             {
-                ProcessIdentity.Of(order.To).SetNiceness(0);
+                Hurry(order.To);
                 stayed = PairEdge.Connections(from);
                 prepared.Rehearse();
             }
@@ -142,7 +142,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         }
     }
 
-    /// <summary>Its failure is not the switch's: the rule has moved, and the machine must hear that it has.</summary>
+    /// <summary>Its failure is not the switch's: a HAProxy at low priority serves all the same.</summary>
     private void Hurry(Generation generation)
     {
         try
@@ -151,7 +151,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         }
         catch (KernelException e)
         {
-            edge.Log.LogWarning("pair {Pair}: {Generation} has the traffic but stays at low priority: {Why}",
+            edge.Log.LogWarning("pair {Pair}: {Generation} stays at low priority: {Why}",
                 edge.Name, generation, e.Message);
         }
     }

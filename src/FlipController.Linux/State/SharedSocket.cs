@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Net.Sockets;
 using System.Runtime.InteropServices;
 
 namespace FlipController.Linux.State;
@@ -8,13 +9,22 @@ public static partial class SharedSocket
 {
     private const uint OwnerOnly = 0x7f; // 0177, umask(2)
 
-    /// <summary>Runs what makes the socket with everybody else shut out, then lets the group in; without such a group, nobody.</summary>
-    public static async Task MakeAsync(string path, string group, Func<Task> make)
+    /// <summary>
+    /// Binds it with everybody else shut out, then lets the group in; without such a group, nobody. The mask is the whole process's:
+    /// to be called before anything of ours is started that would inherit it.
+    /// </summary>
+    public static Socket Bind(string path, string group)
     {
+        var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         uint before = SetMask(OwnerOnly);
         try
         {
-            await make();
+            socket.Bind(new UnixDomainSocketEndPoint(path));
+        }
+        catch
+        {
+            socket.Dispose();
+            throw;
         }
         finally
         {
@@ -22,6 +32,7 @@ public static partial class SharedSocket
         }
         if (GroupId(group) is { } id && ChangeOwner(path, uint.MaxValue, id) == 0)
             File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.GroupRead | UnixFileMode.GroupWrite);
+        return socket;
     }
 
     /// <summary>From group(5); null when this host has no such group.</summary>
