@@ -17,10 +17,10 @@ namespace FlipController.Benchmarks;
 /// </summary>
 internal static class FlipBenchmark
 {
-    private const int Rounds = 3, RatePerSecond = 2000;
-    private static readonly TimeSpan s_round = TimeSpan.FromSeconds(12), s_between = TimeSpan.FromMilliseconds(500), s_idle = TimeSpan.FromSeconds(30);
+    private const int RatePerSecond = 2000;
+    private static readonly TimeSpan s_round = TimeSpan.FromSeconds(12), s_between = TimeSpan.FromMilliseconds(500), s_idle = TimeSpan.FromSeconds(20);
 
-    public static async Task<int> RunAsync(bool writeReadme)
+    public static async Task<int> RunAsync(bool writeReadme, int rounds)
     {
         using NetnsPair nets = Netns.Pair();
         using var files = new TempDir();
@@ -58,9 +58,9 @@ internal static class FlipBenchmark
         await Eventually.True(() => Steady(http), TimeSpan.FromSeconds(20), () => "the pair should rest");
         double idlePercent = await IdleAsync(daemon.Pid);
         await LoadAsync(nets, TimeSpan.FromSeconds(3)); // warm-up, counted nowhere
-        for (int round = 0; round < Rounds; round++)
+        for (int round = 0; round < rounds; round++)
         {
-            Console.Error.WriteLine($"round {round + 1} of {Rounds}");
+            Console.Error.WriteLine($"round {round + 1} of {rounds}");
             steady.Add(await LoadAsync(nets, s_round));
             using var stop = new CancellationTokenSource();
             Task flips = FlipAsync(http, stop.Token);
@@ -76,7 +76,7 @@ internal static class FlipBenchmark
         double[] commits = nets.Server.Run(Commits);
 
         var table = new StringBuilder();
-        table.Append(CultureInfo.InvariantCulture, $"{RatePerSecond} new connections/s (open loop, latency from the scheduled instant), {Rounds} rounds of {s_round.TotalSeconds} s each way, median of the rounds; {Environment.ProcessorCount} cores shared by load, backend, HAProxy and daemon.\n\n");
+        table.Append(CultureInfo.InvariantCulture, $"{RatePerSecond} new connections/s (open loop, latency from the scheduled instant), {rounds} rounds of {s_round.TotalSeconds} s each way, median of the rounds; {Environment.ProcessorCount} cores shared by load, backend, HAProxy and daemon.\n\n");
         table.Append("| | no swap | a flip every 0.5 s | ratio |\n|---|---|---|---|\n");
         Row("requests", r => r.Requests, "0");
         Row("failed", r => r.Failed, "0");
