@@ -14,6 +14,8 @@ internal sealed class Departure(PairEdge edge)
     // A SYN-ACK is sent five times, the last time after 31 s, and given up after 63 (tcp(7), tcp_synack_retries).
     private static readonly TimeSpan s_longestOpening = TimeSpan.FromSeconds(64);
 
+    private readonly long _cookiesAtStart = SynCookies.Sent();
+
     /// <summary>
     /// Soft stop, once nobody is in the middle of opening a connection: what is in SYN_RECV or not accepted yet when a listener closes
     /// is reset (facts of tcp_migrate_req, ip-sysctl). Then the drain deadline. Posts DrainDue.
@@ -68,10 +70,18 @@ internal sealed class Departure(PairEdge edge)
         uint unaccepted = 0;
         foreach (TcpSocket listener in sockets.Sockets(TcpStates.Listen, span))
             if (PairEdge.Owns(generation, listener.Local.Port)) unaccepted += listener.ReceiveQueue;
-        // With SYN cookies there is no socket for a half-open connection; conntrack still knows it.
+        return halfOpen + (int)unaccepted + Remembered(generation);
+    }
+
+    /// <summary>
+    /// With SYN cookies there is no socket for a half-open connection; conntrack still knows it. Asking it costs a walk over every
+    /// entry of the host, which clients notice, so it is asked only when cookies have been sent.
+    /// </summary>
+    private int Remembered(Generation generation)
+    {
+        if (SynCookies.Sent() == _cookiesAtStart) return 0;
         using Conntrack? conntrack = Conntrack.Open();
-        int remembered = conntrack?.Count(edge.Mark.ValueOf(generation.Tag), edge.Mark.Mask)?.Opening ?? 0;
-        return halfOpen + (int)unaccepted + remembered;
+        return conntrack?.Count(edge.Mark.ValueOf(generation.Tag), edge.Mark.Mask)?.Opening ?? 0;
     }
 
     /// <summary>Ends a retired generation: SIGTERM, and SIGKILL when that does not help.</summary>
