@@ -8,6 +8,7 @@ namespace FlipController.Linux.State;
 public static partial class SharedSocket
 {
     private const uint OwnerOnly = 0x7f; // 0177, umask(2)
+    private const int Backlog = 512;
 
     /// <summary>
     /// Binds it with everybody else shut out, then lets the group in; without such a group, nobody. The mask is the whole process's:
@@ -20,6 +21,8 @@ public static partial class SharedSocket
         try
         {
             socket.Bind(new UnixDomainSocketEndPoint(path));
+            // Whoever sees the file may connect: it waits in the queue until the daemon answers, and is never refused.
+            socket.Listen(Backlog);
         }
         catch
         {
