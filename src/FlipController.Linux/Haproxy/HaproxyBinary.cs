@@ -48,6 +48,10 @@ public static class HaproxyBinary
             ?? throw new CommandFailedException(command.CommandLine, outcome.ExitCode, $"\"{said.Trim()}\" names no HAProxy version");
     }
 
+    /// <summary>What <c>haproxy -vv</c> tells; asked once for each state of the program on disk.</summary>
+    public static Task<HaproxyBuild> BuildAsync(string binary, CancellationToken cancellation = default) =>
+        HaproxyBuild.OfAsync(binary, cancellation);
+
     /// <summary>
     /// Has the configuration checked as it will be started: with the same names, local peer and directory. It binds nothing, so
     /// an address that is in use is not found here; large certificate stores take their time.
