@@ -182,7 +182,8 @@ internal sealed class Pair : IAsyncDisposable
         Snapshot snapshot = _effects.Start.ReadFiles();
         RenderedConfiguration rendered = await _effects.Start.RenderAsync(snapshot, _edge.PlaceOf(State.LastNumber + 1), slot, stop);
         return new RenderReport(
-            Name, slot.Name(), [.. rendered.Files.Select(f => new RenderedText(f.Path, f.Source, Encoding.UTF8.GetString(f.Content)))]);
+            Name, slot.Name(), [.. rendered.Files.Select(f => new RenderedText(f.Path, f.Source, Encoding.UTF8.GetString(f.Content)))],
+            [.. rendered.Notes.Select(n => n.ToString())]);
     }
 
     /// <summary>What a flip now would change. Nothing is touched: HAProxy reads a copy in a directory that is removed again.</summary>

@@ -30,18 +30,23 @@ public static class HostSurroundings
         string binary, IReadOnlyDictionary<string, string> variables, CancellationToken cancellation = default)
     {
         HaproxyBuild build = await HaproxyBinary.BuildAsync(binary, cancellation);
-        var environment = new Dictionary<string, string>(StringComparer.Ordinal);
-        foreach (DictionaryEntry own in Environment.GetEnvironmentVariables()) environment[(string)own.Key] = (string?)own.Value ?? "";
-        foreach (var (name, value) in variables) environment[name] = value;
-        return new HaproxySurroundings
+        HaproxySurroundings host = WithoutProgram();
+        return host with
         {
-            Environment = environment,
+            Environment = host.Environment!.Concat(variables).GroupBy(v => v.Key).ToDictionary(v => v.Key, v => v.Last().Value),
             Build = build,
-            Resolve = HostNames.Resolve,
             // What the program is does not change while it runs, and what the environment is never gets there.
             Condition = condition => s_answers.GetOrAdd((build, condition), key => Ask(binary, key.Item2)),
         };
     }
+
+    /// <summary>What can be known where there is no HAProxy.</summary>
+    public static HaproxySurroundings WithoutProgram() => new()
+    {
+        Environment = Environment.GetEnvironmentVariables().Cast<DictionaryEntry>()
+            .ToDictionary(v => (string)v.Key, v => (string?)v.Value ?? "", StringComparer.Ordinal),
+        Resolve = HostNames.Resolve,
+    };
 
     /// <summary><c>haproxy -cc</c>, since 2.5: 0 true, 1 false, 2 not understood.</summary>
     private static bool? Ask(string binary, string condition)

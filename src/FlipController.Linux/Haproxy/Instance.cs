@@ -70,12 +70,8 @@ public sealed partial record Instance(string Binary, RenderedConfiguration Confi
         foreach (RenderedFile file in Configuration.Files) AtomicFile.Write(file.Path, file.Content);
         if (!Configuration.OwnSockets.IsEmpty)
             AtomicFile.Write(Place.SocketList, Encoding.UTF8.GetBytes(string.Join('\0', Configuration.OwnSockets)));
-        foreach (ServerStateFile state in Configuration.ServerStateFiles)
-        {
-            // Somebody fills it with what the active one knows, or else the user's own is the best that is there.
-            string user = Path.Combine(WorkingDirectory, state.UserPath);
-            if (!File.Exists(state.Path) && File.Exists(user)) AtomicFile.Write(state.Path, File.ReadAllBytes(user));
-        }
+        // What the active one knows of its servers is better; until somebody puts that there, the user's own is what there is.
+        foreach (ServerStateFile state in Configuration.ServerStateFiles) state.Provide(WorkingDirectory);
     }
 
     /// <summary>Null: HAProxy accepts the copy; else its own words, with the user's file names and lines.</summary>
