@@ -33,6 +33,8 @@ public class PairStateTests
             PhaseKind.Restoring => new Restoring(true),
             PhaseKind.Steady => new Steady(),
             PhaseKind.Faulted => new Faulted(),
+            PhaseKind.Releasing => new Releasing(new ReleaseRun(8, "why", [3], 2, s_now), new UndoWindow(s_run, one, s_now), true),
+            PhaseKind.Released => new Released(),
         };
         PairState saved = PairState.Initial("edge") with
         {
