@@ -63,6 +63,7 @@ internal sealed class Pair : IAsyncDisposable
                 Name, saved.Phase.Name, string.Join(", ", alive.Order()), redirectTo?.ToString() ?? "none");
         _loop.Post(new Restarted(_edge.Now, alive.ToImmutable(), redirectTo, _edge.Options.Drain.MaxRetired));
         foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) _effects.Follow(generation);
+        if (saved is { IsAdopted: true, Active: not null, Phase: not Releasing }) _effects.Relieve();
         Task loop = Task.Run(() => _loop.RunAsync(_stop.Token));
         Task files = _edge.Options.Haproxy.Watch ? Task.Run(() => WatchFilesAsync(_stop.Token)) : Task.CompletedTask;
         _work = BothAsync(loop, files);
@@ -125,7 +126,47 @@ internal sealed class Pair : IAsyncDisposable
         FlipTrigger.Files, $"{string.Join(", ", _edge.Options.Haproxy.Config)} changed", false, snapshot.ContentSha256, null, [])));
 
     public Task<FlipRecord> FlipAsync(FlipRequest request) => _loop.AskAsync(id => new FlipAsked(
-        _edge.Now, new FlipWish(FlipTrigger.Operator, request.Reason, request.AllowDrop, null, null, [id])));
+        _edge.Now, new FlipWish(FlipTrigger.Operator, request.Reason, request.AllowDrop, null, null, [id], Chosen(request.Binary))));
+
+    private ChosenBinary? Chosen(string? path) => path is null ? null : new ChosenBinary(path, Options.Haproxy.Binary);
+
+    /// <summary>
+    /// NEW connections of the HAProxy that listens on the front addresses go to the pair; with <c>stop</c> it is told to finish.
+    /// What was done already is not done twice; what a killed controller left undone its next start does.
+    /// </summary>
+    public async Task<FlipAnswer> AdoptAsync(AdoptRequest request)
+    {
+        PairState s = State;
+        ImmutableArray<Service> services = Services(s);
+        FlipRecord flip;
+        if (s is { IsAdopted: true, Active: not null })
+        {
+            if (request.Stop) _effects.Fallback.AskToStop();
+            flip = new FlipRecord(s.LastFlipId, "adopt", s.Active.Number, s.Active.Number, "unchanged", _edge.Now, 0, null, request.Reason, null);
+        }
+        else
+        {
+            await _effects.Fallback.FindAsync(services, request.Stop, _stop.Token);
+            flip = await _loop.AskAsync(id => new FlipAsked(
+                _edge.Now, new FlipWish(FlipTrigger.Adopt, request.Reason, true, null, null, [id])));
+        }
+        string? said = flip.Outcome is "done" or "unchanged" ? await _effects.Fallback.RelieveAsync(_stop.Token) : null;
+        return new FlipAnswer(Name, flip, said);
+    }
+
+    /// <summary>What the active generation serves; without one, what the files would.</summary>
+    private ImmutableArray<Service> Services(PairState s) =>
+        [.. (s.Active?.Ports ?? Rendered(s).Services).Select(p => p.Service)];
+
+    private RenderedConfiguration Rendered(PairState s) =>
+        _effects.Start.Render(_effects.Start.ReadFiles(), _edge.PlaceOf(s.LastNumber + 1), s.Active?.Slot.Other() ?? Slot.Blue);
+
+    /// <summary>NEW connections go to the unmanaged HAProxy, once it is proven.</summary>
+    public Task<FlipRecord> ReleaseAsync(ReleaseRequest request)
+    {
+        if (State.Phase is Steady or Watching or Faulted) _effects.Fallback.AskToServe(request.Unit, Services(State));
+        return _loop.AskAsync(id => new ReleaseAsked(_edge.Now, request.Reason, id));
+    }
 
     public Task<FlipRecord> RollbackAsync(RollbackRequest request) =>
         _loop.AskAsync(id => new RollbackAsked(_edge.Now, request.Reason, id));
@@ -152,7 +193,8 @@ internal sealed class Pair : IAsyncDisposable
                 Options.Hold.Method.ToString().ToLowerInvariant(), "none",
                 "the switch is one transaction, which loses nothing without a hold"),
             s.LastFlip, undo is null ? null : undo.Since + Options.Watch.Undo, s.Fault ?? Volatile.Read(ref _unreadable),
-            s.Active is null ? [] : Instance.Warnings(_edge.PlaceOf(s.Active.Number)));
+            s.Active is null ? [] : Instance.Warnings(_edge.PlaceOf(s.Active.Number)),
+            s.IsAdopted || s.IsReleased ? await _effects.Fallback.StatusAsync(stop) : null);
     }
 
     private async Task<GenerationStatus?> AboutAsync(Generation? g, DateTimeOffset? closes, CancellationToken stop)
@@ -186,13 +228,15 @@ internal sealed class Pair : IAsyncDisposable
     }
 
     /// <summary>What a flip now would change. Nothing is touched: HAProxy reads a copy in a directory that is removed again.</summary>
-    public async Task<PlanReport> PlanAsync(CancellationToken stop)
+    public async Task<PlanReport> PlanAsync(string? binary, CancellationToken stop)
     {
         PairState s = State;
+        string runs = _effects.Start.BinaryOf(s.Binary), planned = binary ?? runs;
         Slot slot = s.Active?.Slot.Other() ?? Slot.Blue;
         var problems = ImmutableArray.CreateBuilder<string>();
         Snapshot? snapshot = null;
         RenderedConfiguration? rendered = null;
+        string? version = null;
         string diff = "";
         // A directory of this plan's own: another may be made at the same time. Short, as an admin socket's path below it must fit.
         string directory = Path.Combine(_edge.Runtime, $".plan{Interlocked.Increment(ref s_plans)}");
@@ -203,8 +247,9 @@ internal sealed class Pair : IAsyncDisposable
             snapshot = _effects.Start.ReadFiles();
             diff = await DiffAsync(directory, s.Active is { } a ? _edge.Store.ReadSnapshot(a.Number) : null, snapshot, stop);
             rendered = _effects.Start.Render(snapshot, place, slot);
-            _effects.Start.RefuseTaken(rendered, s.Active);
-            var instance = new Instance(Options.Haproxy.Binary, rendered, place, StandbyStart.WorkingDirectory(snapshot));
+            await _effects.Start.RefuseTakenAsync(rendered, s.Active, s.IsAdopted, stop);
+            version = (await HaproxyBinary.VersionAsync(planned, stop)).Text;
+            var instance = new Instance(planned, rendered, place, StandbyStart.WorkingDirectory(snapshot));
             instance.WriteFiles();
             if (await instance.CheckAsync(stop) is { } rejected) problems.Add($"HAProxy rejects the configuration: {rejected}");
         }
@@ -216,15 +261,17 @@ internal sealed class Pair : IAsyncDisposable
         {
             Directory.Delete(directory, recursive: true);
         }
-        HashSet<Service> now = [.. s.Active?.Ports.Select(p => p.Service) ?? []];
+        HashSet<Service> served = [.. s.Active?.Ports.Select(p => p.Service) ?? []];
         HashSet<Service> then = [.. rendered?.Services.Select(p => p.Service) ?? []];
-        if (rendered is not null && Options.Gate.DroppedServices == DroppedServices.Refuse && now.Except(then).Any())
+        if (rendered is not null && Options.Gate.DroppedServices == DroppedServices.Refuse && served.Except(then).Any())
             problems.Add("front addresses would be dropped, which is refused without --allow-drop (gate.dropped_services)");
+        BinaryReport? now = s.Active is null ? null : new BinaryReport(runs, s.Active.Version);
         return new PlanReport(
-            Name, snapshot?.ContentSha256 != s.Active?.ContentSha256, slot.Name(),
-            rendered is null ? [] : Texts(then.Except(now)), rendered is null ? [] : Texts(now.Except(then)), Texts(now.Intersect(then)),
+            Name, snapshot?.ContentSha256 != s.Active?.ContentSha256 || (now is not null && now != new BinaryReport(planned, version)),
+            slot.Name(),
+            rendered is null ? [] : Texts(then.Except(served)), rendered is null ? [] : Texts(served.Except(then)), Texts(served.Intersect(then)),
             diff, rendered is null ? "" : Rules(s.Active, "-") + Rules(rendered.Services, s.LastNumber + 1, NextTag(s), "+"),
-            problems.ToImmutable());
+            problems.ToImmutable(), [], now, new BinaryReport(planned, version), []);
 
         static ImmutableArray<string> Texts(IEnumerable<Service> services) =>
             [.. services.Select(t => t.ToString()).Order(StringComparer.Ordinal)];

@@ -11,7 +11,7 @@ using FlipController.Linux.State;
 namespace FlipController.Daemon;
 
 /// <summary>From the user's files to a standby that is up: read, render, validate, start. Nothing that has traffic is touched.</summary>
-internal sealed class StandbyStart(PairEdge edge)
+internal sealed class StandbyStart(PairEdge edge, Fallback fallback)
 {
     private readonly WatchedFiles _files = new(edge.Options.Haproxy);
 
@@ -28,8 +28,11 @@ internal sealed class StandbyStart(PairEdge edge)
             RenderedConfiguration rendered = Render(snapshot, place, run.Slot);
             RefuseDropped(rendered, effect.Active, run.Wish.AllowDrop);
             edge.Fronts.Claim(edge.Name, run.Number, [.. rendered.Services.Select(p => p.Service)]);
-            RefuseTaken(rendered, effect.Active);
-            var instance = new Instance(edge.Options.Haproxy.Binary, rendered, place, WorkingDirectory(snapshot));
+            await RefuseTakenAsync(rendered, effect.Active, effect.MayTake, stop);
+            string binary = BinaryOf(run.Binary);
+            // Whatever was chosen may be anything, and `-c` ends well for many programs.
+            if (run.Binary is not null) await HaproxyBinary.VersionAsync(binary, stop);
+            var instance = new Instance(binary, rendered, place, WorkingDirectory(snapshot));
             instance.WriteFiles();
             if (await instance.CheckAsync(stop) is { } rejected) throw new FlipException($"HAProxy rejects the configuration: {rejected}");
             edge.Store.SaveSnapshot(run.Number, snapshot);
@@ -51,6 +54,10 @@ internal sealed class StandbyStart(PairEdge edge)
                 $"generation {run.Number} could not be made: {e.Message}; {PairEdge.Holds(effect.Active)}.");
         }
     }
+
+    /// <summary>What an operator chose counts until the configuration names another program.</summary>
+    public string BinaryOf(ChosenBinary? chosen) =>
+        chosen is not null && chosen.InsteadOf == edge.Options.Haproxy.Binary ? chosen.Path : edge.Options.Haproxy.Binary;
 
     private Snapshot Content(FlipRun run) => run.Wish.FromGeneration is { } number
         ? edge.Store.ReadSnapshot(number) ?? throw new FlipException($"the configuration of generation {number} is no longer kept")
@@ -92,10 +99,14 @@ internal sealed class StandbyStart(PairEdge edge)
         : [.. active.Ports.Select(p => p.Service).Except(rendered.Services.Select(p => p.Service))];
 
     /// <summary>A front address that somebody else serves would be taken away from it by the redirect, silently: refused by name.</summary>
-    public void RefuseTaken(RenderedConfiguration rendered, Generation? active)
+    /// <param name="mayTake">From an unmanaged HAProxy; from nobody else.</param>
+    public async Task RefuseTakenAsync(RenderedConfiguration rendered, Generation? active, bool mayTake, CancellationToken stop)
     {
         Service[] added = [.. rendered.Services.Select(p => p.Service).Except(active?.Ports.Select(p => p.Service) ?? [])];
         if (added.Length == 0) return;
+        if (mayTake && edge.Options.Gate.TakenAddresses == TakenAddresses.Refuse
+            && await fallback.StrangersAsync(added, stop) is { IsEmpty: false } strangers)
+            throw new FlipException(string.Join(" | ", strangers));
         using var sockets = new SockDiag();
         IReadOnlyList<TcpSocket> listeners = sockets.Listeners();
         NftPairState[] others = [.. edge.Redirect.ReadAll().Pairs.Values.Where(p => p.Pair != edge.Name && p.Reached)];
@@ -109,16 +120,18 @@ internal sealed class StandbyStart(PairEdge edge)
                     $"the front address {service} is redirected to generation {left.Active} of pair {left.Pair}, "
                     + $"which this daemon does not manage; configure pair {left.Pair} again, or stop this daemon, "
                     + "say `flipctl reset` (no pair is redirected then), and start it");
-            if (edge.Options.Gate.TakenAddresses == TakenAddresses.Refuse
+            if (edge.Options.Gate.TakenAddresses == TakenAddresses.Refuse && !mayTake
                 && listeners.FirstOrDefault(l => Overlap(l, service)) is { } other)
                 throw new FlipException(
                     $"the front address {service} is in use: {Owner(other)} listens on {other.Local} and would lose its NEW connections; "
-                    + "stop it first, or allow that (gate.taken_addresses)");
+                    + $"stop it first, or allow that ({(IsHaproxy(other) ? $"`flipctl adopt {edge.Name}`, " : "")}gate.taken_addresses)");
         }
     }
 
     private static bool Overlap(TcpSocket listener, Service service) =>
         new Service(listener.Local.Address, listener.Local.Port, listener.V6Only == true).Overlaps(service);
+
+    private static bool IsHaproxy(TcpSocket socket) => Owner(socket).StartsWith("haproxy", StringComparison.Ordinal);
 
     private static string Owner(TcpSocket socket)
     {

@@ -556,6 +556,7 @@ public static class PairMachine
         PairState rests = active.State with
         {
             Active = null, LastFlip = flip, Fault = null, Attempts = 0, RetryTicket = null, LeftContent = null,
+            LastGood = null, BeforeLast = null,
             IsAdopted = false, IsReleased = true,
         };
         return Settle(rests, at).Before(
