@@ -12,7 +12,9 @@ public static class HttpProbing
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(5);
 
     /// <summary>Null when the answer is what the probe expects; else why not, in one sentence.</summary>
-    public static async Task<string?> AskAsync(HttpProbe probe, IPEndPoint target, CancellationToken stop)
+    /// <param name="open">Makes the socket; null: a plain one.</param>
+    public static async Task<string?> AskAsync(
+        HttpProbe probe, IPEndPoint target, CancellationToken stop, Func<AddressFamily, Socket>? open = null)
     {
         string host = probe.Host
             ?? (target.AddressFamily == AddressFamily.InterNetworkV6 ? $"[{target.Address}]" : target.Address.ToString());
@@ -29,7 +31,8 @@ public static class HttpProbing
             },
             ConnectCallback = async (_, ct) =>
             {
-                var socket = new Socket(target.AddressFamily, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
+                Socket socket = open?.Invoke(target.AddressFamily)
+                    ?? new Socket(target.AddressFamily, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
                 try
                 {
                     await socket.ConnectAsync(target, ct);
