@@ -10,6 +10,9 @@ public sealed record ChildProcess(string Executable, ImmutableArray<string> Argu
 {
     public string? WorkingDirectory { get; init; }
 
+    /// <summary>NAME=VALUE, these and no others; default: this process's own.</summary>
+    public ImmutableArray<string> Environment { get; init; }
+
     /// <summary>After this it is killed.</summary>
     public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(30);
 
@@ -75,6 +78,13 @@ public sealed record ChildProcess(string Executable, ImmutableArray<string> Argu
     {
         options.ThrowOnError(false).DisposeOnExit(false);
         if (WorkingDirectory is { } directory) options.WorkingDirectory(directory);
+        if (Environment.IsDefault) return;
+        options.StartInfo(start =>
+        {
+            start.Environment.Clear();
+            foreach (string variable in Environment)
+                if (variable.Split('=', 2) is [var name, var value]) start.Environment[name] = value;
+        });
     }
 
     /// <summary>So that a person can paste it.</summary>
