@@ -44,10 +44,15 @@ public sealed record ConnectionCounts(int? Conntrack, int? Sockets, int? Haproxy
 /// <param name="Outcome">done, failed, returned (flipped back by itself), rolled-back (by an operator) or unchanged.</param>
 /// <param name="Error">Why it failed or returned, in one sentence.</param>
 /// <param name="OldSideConnections">Connections open on the old side at the instant of the switch, which stay there.</param>
+/// <param name="Carried">Runtime changes of the old side that were made on the new one, a sentence each; null: none.</param>
+/// <param name="Lost">Runtime changes of the old side that the new one does not have, and why; null: none.</param>
 public sealed record FlipRecord(
     int Id, string Trigger, int? From, int? To, string Outcome, DateTimeOffset Started,
     [property: JsonPropertyName("duration_ms")] long DurationMs, HoldReport? Hold, string? Reason, string? Error,
-    int? OldSideConnections = null);
+    int? OldSideConnections = null, ImmutableArray<string>? Carried = null, ImmutableArray<string>? Lost = null);
+
+/// <summary>What became of the changes made on the active one's admin socket; null: there are none of that kind.</summary>
+public sealed record RuntimeFate(ImmutableArray<string>? Carried, ImmutableArray<string>? Lost);
 
 /// <param name="WindowUs">From closing the hold (with none: from the start of the transaction) to opening it, microseconds.</param>
 /// <param name="Held">Connections that waited.</param>
@@ -90,9 +95,17 @@ public sealed record RenderedText(string Path, string? Source, string Text);
 
 /// <summary>GET /v1/pairs/NAME/plan: what a flip now would change, nothing touched.</summary>
 /// <param name="Problems">Why a flip now would be refused; empty when it would not.</param>
+/// <param name="RuntimeChanges">What was changed on the active one's admin socket and stands in no file; null: nothing was.</param>
 public sealed record PlanReport(
     string Pair, bool Changes, string? Slot, ImmutableArray<string> ServicesAdded, ImmutableArray<string> ServicesRemoved,
-    ImmutableArray<string> ServicesKept, string ConfigDiff, string RulesetDiff, ImmutableArray<string> Problems);
+    ImmutableArray<string> ServicesKept, string ConfigDiff, string RulesetDiff, ImmutableArray<string> Problems,
+    ImmutableArray<RuntimeChangeReport>? RuntimeChanges = null);
+
+/// <param name="Subject">What was changed: <c>server app/s1</c>, <c>map /etc/haproxy/hosts.map</c>, <c>process</c>.</param>
+/// <param name="Text">How, in a few words.</param>
+/// <param name="Carried">Whether a flip now would make it again on the new side.</param>
+/// <param name="Why">Why not.</param>
+public sealed record RuntimeChangeReport(string Subject, string Text, bool Carried, string? Why);
 
 /// <summary>flipctl check-config --json and flipctl doctor --json.</summary>
 public sealed record CheckReport(bool Ok, ImmutableArray<CheckLine> Lines);

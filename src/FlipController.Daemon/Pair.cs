@@ -216,6 +216,15 @@ internal sealed class Pair : IAsyncDisposable
         {
             Directory.Delete(directory, recursive: true);
         }
+        ImmutableArray<RuntimeChangeReport> runtime = [];
+        try
+        {
+            runtime = await RuntimeContinuity.PlanAsync(_edge, s.Active, stop);
+        }
+        catch (FlipException e)
+        {
+            runtime = [new RuntimeChangeReport($"{s.Active}", "cannot be asked for runtime changes", false, e.Message)];
+        }
         HashSet<Service> now = [.. s.Active?.Ports.Select(p => p.Service) ?? []];
         HashSet<Service> then = [.. rendered?.Services.Select(p => p.Service) ?? []];
         if (rendered is not null && Options.Gate.DroppedServices == DroppedServices.Refuse && now.Except(then).Any())
@@ -224,7 +233,7 @@ internal sealed class Pair : IAsyncDisposable
             Name, snapshot?.ContentSha256 != s.Active?.ContentSha256, slot.Name(),
             rendered is null ? [] : Texts(then.Except(now)), rendered is null ? [] : Texts(now.Except(then)), Texts(now.Intersect(then)),
             diff, rendered is null ? "" : Rules(s.Active, "-") + Rules(rendered.Services, s.LastNumber + 1, NextTag(s), "+"),
-            problems.ToImmutable());
+            problems.ToImmutable(), RuntimeChanges: runtime.IsEmpty ? null : runtime);
 
         static ImmutableArray<string> Texts(IEnumerable<Service> services) =>
             [.. services.Select(t => t.ToString()).Order(StringComparer.Ordinal)];
