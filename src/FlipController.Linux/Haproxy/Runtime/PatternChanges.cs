@@ -41,7 +41,7 @@ internal sealed class PatternChanges(
             return;
         }
         Dictionary<string, ImmutableArray<string>> valuesFiled = Values(filed), valuesThere = Values(standing);
-        var commands = ImmutableArray.CreateBuilder<string>();
+        var commands = new List<string>();
         var carried = new List<string>();
         var overruled = new List<string>();
         foreach (string key in changed)
@@ -58,7 +58,8 @@ internal sealed class PatternChanges(
         if (carried.Count > 0)
         {
             madeNow.Add(set.Subject);
-            found.Add(new(set.Subject, Told(carried, valuesBefore, valuesNow), commands.ToImmutable()));
+            found.Add(new(set.Subject, Told(carried, valuesBefore, valuesNow),
+                IsLong(commands, standing) ? [.. Anew(standing, valuesFiled, valuesNow, [.. carried])] : [.. commands]));
         }
         if (overruled.Count > 0)
             found.Add(new(set.Subject, Told(overruled, valuesBefore, valuesNow), [], "the new file says otherwise"));
@@ -119,6 +120,23 @@ internal sealed class PatternChanges(
             yield return set.Kind == PatternKind.Map
                 ? $"add map #{set.Id} {pattern} {RuntimeReading.Escaped(value)}"
                 : $"add acl #{set.Id} {pattern}";
+    }
+
+    /// <summary>
+    /// Before 2.8 HAProxy walks through every entry to find the one to set or delete (src/pattern.c, pat_ref_set, pat_ref_delete):
+    /// past a few seconds of that, the set is written anew. Nobody uses the standby's yet.
+    /// </summary>
+    private static bool IsLong(List<string> commands, PatternSet set) =>
+        (long)commands.Count(c => !c.StartsWith("add ", StringComparison.Ordinal)) * set.Entries!.Value.Length > 50_000_000;
+
+    private static IEnumerable<string> Anew(
+        PatternSet set, Dictionary<string, ImmutableArray<string>> filed, Dictionary<string, ImmutableArray<string>> now,
+        HashSet<string> carried)
+    {
+        yield return $"clear {(set.Kind == PatternKind.Map ? "map" : "acl")} #{set.Id}";
+        foreach (string key in filed.Keys.Concat(now.Keys.Where(k => !filed.ContainsKey(k) && carried.Contains(k))))
+            foreach (string command in Commands(set, key, [], Of(carried.Contains(key) ? now : filed, key)))
+                yield return command;
     }
 
     private static string Told(
