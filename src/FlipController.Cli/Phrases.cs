@@ -48,6 +48,10 @@ internal static class Phrases
         _ => $"{pair}: flip {flip.Id} {flip.Outcome}{(flip.Error is null ? "" : $": {flip.Error}")}",
     };
 
+    /// <summary>What became of the old side's runtime changes, a line each.</summary>
+    public static IEnumerable<string> Runtime(FlipRecord flip) =>
+        (flip.Carried?.Select(c => $"carried: {c}") ?? []).Concat(flip.Lost?.Select(l => $"lost: {l}") ?? []);
+
     private static string StayBehind(FlipRecord flip) =>
         flip.OldSideConnections is > 0 and int open ? $"; {open} open connections stay on the old side" : "";
 }

@@ -11,7 +11,7 @@ internal static class PlanVerb
         Argument<string> pair = Arguments.Pair();
         var exitCode = new Option<bool>("--exit-code")
         {
-            Description = "Say it by the exit code too: 0 nothing would change, 1 something would, 3 the flip would be refused",
+            Description = "Say it by the exit code too: 0 nothing would change, 1 something would (also: runtime changes would be lost), 3 the flip would be refused",
         };
         Option<string?> binary = Arguments.Binary("Plan for a flip with this HAProxy");
         return new Verb("plan", "Shows what a flip now would change; nothing is touched",
@@ -26,7 +26,8 @@ internal static class PlanVerb
         PlanReport plan = await call.Daemon.PlanAsync(pair, binary, cancel);
         if (!call.Terminal.Printed(plan)) Print(call.Terminal, plan);
         if (!exitCode) return ExitCode.Done;
-        return !plan.Problems.IsEmpty ? ExitCode.Refused : plan.Changes ? ExitCode.Failed : ExitCode.Done;
+        return !plan.Problems.IsEmpty ? ExitCode.Refused : plan.Changes || plan.RuntimeChanges.Any(c => !c.Carried)
+            ? ExitCode.Failed : ExitCode.Done;
     }
 
     private static void Print(Terminal terminal, PlanReport plan)
@@ -43,18 +44,26 @@ internal static class PlanVerb
         foreach (ServiceChange change in plan.ServicesChanged)
         {
             terminal.Console.MarkupLineInterpolated($"  [yellow]~ {change.Service}[/]");
-            terminal.Console.MarkupLineInterpolated($"      [red]- {change.Before}[/]");
-            terminal.Console.MarkupLineInterpolated($"      [green]+ {change.After}[/]");
+            terminal.Console.MarkupLineInterpolated($"      [red]- {Shown(change.Before)}[/]");
+            terminal.Console.MarkupLineInterpolated($"      [green]+ {Shown(change.After)}[/]");
         }
         foreach (string service in plan.ServicesKept.Except(plan.ServicesChanged.Select(c => c.Service))) terminal.Line($"    {service}");
         Diff(terminal, "configuration", plan.ConfigDiff);
         Diff(terminal, "ruleset", plan.RulesetDiff);
+        if (!plan.RuntimeChanges.IsEmpty) terminal.Line("changed at run time:");
+        foreach (RuntimeChangeReport change in plan.RuntimeChanges)
+            terminal.Console.MarkupLineInterpolated(
+                $"  [{(change.Carried ? "green" : "yellow")}]would be {(change.Carried ? "carried" : "lost")}: {change.Subject} {change.Text}{Why(change)}[/]");
         foreach (string note in plan.Notes) terminal.Console.MarkupLineInterpolated($"  [yellow]note: {note}[/]");
         foreach (string problem in plan.Problems) terminal.Console.MarkupLineInterpolated($"  [red]refused: {problem}[/]");
     }
 
+    private static string Shown(string parameters) => parameters.Length == 0 ? "none" : parameters;
+
     private static string Told(BinaryReport? binary) =>
         binary is null ? "none" : $"{binary.Path} ({binary.Version ?? "no version"})";
+
+    private static string Why(RuntimeChangeReport change) => change.Why is null ? "" : $" ({change.Why})";
 
     private static void Diff(Terminal terminal, string what, string diff)
     {

@@ -101,7 +101,7 @@ public static class ConfigurationReader
     {
         ConfigurationSection haproxy = section.Section("haproxy"), ports = section.Section("ports"), redirect = section.Section("redirect"),
             hold = section.Section("hold"), gate = section.Section("gate"), watch = section.Section("watch"),
-            drain = section.Section("drain"), hooks = section.Section("hooks");
+            drain = section.Section("drain"), continuity = section.Section("continuity"), hooks = section.Section("hooks");
         var initial = new PairOptions { Name = name, Haproxy = new HaproxyOptions { Config = [] } };
         var pair = new PairOptions
         {
@@ -150,6 +150,11 @@ public static class ConfigurationReader
                     OneOf([("close", AtDeadline.Close), ("keep", AtDeadline.Keep)])),
                 MaxRetired = drain.Value("max_retired", initial.Drain.MaxRetired, Whole(1, 64)),
             },
+            Continuity = new ContinuityOptions
+            {
+                RuntimeChanges = continuity.Value("runtime_changes", initial.Continuity.RuntimeChanges,
+                    OneOf([("name", RuntimeChangesRule.Name), ("carry", RuntimeChangesRule.Carry)])),
+            },
             Hooks = new HooksOptions
             {
                 Switched = ReadHook(hooks, "switched", initial.Hooks.Switched, faults),
@@ -157,7 +162,7 @@ public static class ConfigurationReader
                 Failed = ReadHook(hooks, "failed", initial.Hooks.Failed, faults),
             },
         };
-        foreach (ConfigurationSection part in new[] { haproxy, ports, redirect, hold, gate, watch, drain, hooks, section }) part.End();
+        foreach (ConfigurationSection part in new[] { haproxy, ports, redirect, hold, gate, watch, drain, continuity, hooks, section }) part.End();
         return pair;
     }
 

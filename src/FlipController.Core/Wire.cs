@@ -56,10 +56,15 @@ public sealed record ConnectionCounts(int? Conntrack, int? Sockets, int? Haproxy
 /// <param name="Outcome">done, failed, returned (flipped back by itself), rolled-back (by an operator) or unchanged.</param>
 /// <param name="Error">Why it failed or returned, in one sentence.</param>
 /// <param name="OldSideConnections">Connections open on the old side at the instant of the switch, which stay there.</param>
+/// <param name="Carried">Runtime changes of the old side that were made on the new one, a sentence each; null: none.</param>
+/// <param name="Lost">Runtime changes of the old side that the new one does not have, and why; null: none.</param>
 public sealed record FlipRecord(
     int Id, string Trigger, int? From, int? To, string Outcome, DateTimeOffset Started,
     [property: JsonPropertyName("duration_ms")] long DurationMs, HoldReport? Hold, string? Reason, string? Error,
-    int? OldSideConnections = null);
+    int? OldSideConnections = null, ImmutableArray<string>? Carried = null, ImmutableArray<string>? Lost = null);
+
+/// <summary>What became of the changes made on the active one's admin socket; null: there are none of that kind.</summary>
+public sealed record RuntimeFate(ImmutableArray<string>? Carried, ImmutableArray<string>? Lost);
 
 /// <param name="WindowUs">From closing the hold (with none: from the start of the transaction) to opening it, microseconds.</param>
 /// <param name="Held">Connections that waited.</param>
@@ -117,12 +122,13 @@ public sealed record RenderedText(string Path, string? Source, string Text);
 /// <param name="ServicesChanged">Front addresses that stay, with other parameters of their bind line.</param>
 /// <param name="BinaryNow">What the active generation runs; null: there is none.</param>
 /// <param name="BinaryThen">What a flip now would run.</param>
+/// <param name="RuntimeChanges">What was changed on the active one's admin socket and stands in no file.</param>
 /// <param name="Notes">What a reader of the configuration should know about its copy.</param>
 public sealed record PlanReport(
     string Pair, bool Changes, string? Slot, ImmutableArray<string> ServicesAdded, ImmutableArray<string> ServicesRemoved,
-    ImmutableArray<string> ServicesKept, string ConfigDiff, string RulesetDiff, ImmutableArray<string> Problems,
-    ImmutableArray<ServiceChange> ServicesChanged = default, BinaryReport? BinaryNow = null, BinaryReport? BinaryThen = null,
-    ImmutableArray<string> Notes = default);
+    ImmutableArray<string> ServicesKept, ImmutableArray<ServiceChange> ServicesChanged, string ConfigDiff, string RulesetDiff,
+    BinaryReport? BinaryNow, BinaryReport? BinaryThen, ImmutableArray<RuntimeChangeReport> RuntimeChanges,
+    ImmutableArray<string> Notes, ImmutableArray<string> Problems);
 
 /// <param name="Before">The parameters of its bind line for the active generation.</param>
 /// <param name="After">The same on disk.</param>
@@ -130,6 +136,12 @@ public sealed record ServiceChange(string Service, string Before, string After);
 
 /// <param name="Version">What it says of itself; null: it does not run.</param>
 public sealed record BinaryReport(string Path, string? Version);
+
+/// <param name="Subject">What was changed: <c>server app/s1</c>, <c>map /etc/haproxy/hosts.map</c>, <c>process</c>.</param>
+/// <param name="Text">How, in a few words.</param>
+/// <param name="Carried">Whether a flip now would make it again on the new side.</param>
+/// <param name="Why">Why not.</param>
+public sealed record RuntimeChangeReport(string Subject, string Text, bool Carried, string? Why);
 
 /// <summary>flipctl check-config --json and flipctl doctor --json.</summary>
 public sealed record CheckReport(bool Ok, ImmutableArray<CheckLine> Lines);

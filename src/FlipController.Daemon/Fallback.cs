@@ -59,7 +59,7 @@ internal sealed class Fallback(PairEdge edge, Func<PairState> state)
             string said = Said(haproxy, stopped);
             if (stopped.WasListening)
             {
-                edge.Log.LogInformation(new EventId(150, "Relieved"), "pair {Pair}: {Said}", edge.Name, said);
+                edge.Log.LogInformation(new EventId(160, "Relieved"), "pair {Pair}: {Said}", edge.Name, said);
                 Tell("unmanaged", said);
             }
             return said;
@@ -79,7 +79,7 @@ internal sealed class Fallback(PairEdge edge, Func<PairState> state)
         }
         catch (FlipException e)
         {
-            edge.Log.LogWarning(new EventId(151, "NotRelieved"),
+            edge.Log.LogWarning(new EventId(161, "NotRelieved"),
                 "pair {Pair}: {Why}; say `flipctl adopt {Pair} --stop` again", edge.Name, e.Message, edge.Name);
             Tell("fault", e.Message);
         }

@@ -262,6 +262,15 @@ internal sealed class Pair : IAsyncDisposable
             Directory.Delete(directory, recursive: true);
         }
         HashSet<Service> served = [.. s.Active?.Ports.Select(p => p.Service) ?? []];
+        ImmutableArray<RuntimeChangeReport> runtime = [];
+        try
+        {
+            runtime = await RuntimeContinuity.PlanAsync(_edge, s.Active, stop);
+        }
+        catch (FlipException e)
+        {
+            runtime = [new RuntimeChangeReport($"{s.Active}", "cannot be asked for runtime changes", false, e.Message)];
+        }
         HashSet<Service> then = [.. rendered?.Services.Select(p => p.Service) ?? []];
         if (rendered is not null && Options.Gate.DroppedServices == DroppedServices.Refuse && served.Except(then).Any())
             problems.Add("front addresses would be dropped, which is refused without --allow-drop (gate.dropped_services)");
@@ -270,8 +279,8 @@ internal sealed class Pair : IAsyncDisposable
             Name, snapshot?.ContentSha256 != s.Active?.ContentSha256 || (now is not null && now != new BinaryReport(planned, version)),
             slot.Name(),
             rendered is null ? [] : Texts(then.Except(served)), rendered is null ? [] : Texts(served.Except(then)), Texts(served.Intersect(then)),
-            diff, rendered is null ? "" : Rules(s.Active, "-") + Rules(rendered.Services, s.LastNumber + 1, NextTag(s), "+"),
-            problems.ToImmutable(), [], now, new BinaryReport(planned, version), []);
+            [], diff, rendered is null ? "" : Rules(s.Active, "-") + Rules(rendered.Services, s.LastNumber + 1, NextTag(s), "+"),
+            now, new BinaryReport(planned, version), runtime, [], problems.ToImmutable());
 
         static ImmutableArray<string> Texts(IEnumerable<Service> services) =>
             [.. services.Select(t => t.ToString()).Order(StringComparer.Ordinal)];

@@ -113,11 +113,13 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
 
     private async Task ProveAsync(Prove prove, CancellationToken stop)
     {
+        var runtime = new RuntimeContinuity(edge, prove.Candidate, prove.Against);
+        await runtime.BeginAsync(stop);
         string? why = await _gate.ProveAsync(
             prove.Candidate, edge.AdminOf(prove.Candidate), prove.Against is { } active ? edge.AdminOf(active) : null,
             question => Tell("progress", "gating", $"{prove.Candidate} must show that {question}"), stop);
         post(why is null
-            ? new GatePassed(edge.Now, prove.Candidate.Number)
+            ? new GatePassed(edge.Now, prove.Candidate.Number, await runtime.EndAsync(t => Tell("progress", "gating", t), stop))
             : new GateFailed(edge.Now, prove.Candidate.Number, $"{why}; {PairEdge.Holds(prove.Against)}."));
     }
 
