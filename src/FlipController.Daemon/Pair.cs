@@ -21,7 +21,6 @@ internal sealed class Pair : IAsyncDisposable
     private readonly CancellationTokenSource _stop = new();
     private Task _work = Task.CompletedTask;
     private string? _unreadable;
-    private static int s_plans;
 
     public Pair(PairEdge edge)
     {
@@ -137,7 +136,7 @@ internal sealed class Pair : IAsyncDisposable
     public async Task<FlipAnswer> AdoptAsync(AdoptRequest request)
     {
         PairState s = State;
-        ImmutableArray<Service> services = Services(s);
+        ImmutableArray<Service> services = await ServicesAsync(s);
         FlipRecord flip;
         if (s is { IsAdopted: true, Active: not null })
         {
@@ -155,17 +154,20 @@ internal sealed class Pair : IAsyncDisposable
     }
 
     /// <summary>What the active generation serves; without one, what the files would.</summary>
-    private ImmutableArray<Service> Services(PairState s) =>
-        [.. (s.Active?.Ports ?? Rendered(s).Services).Select(p => p.Service)];
-
-    private RenderedConfiguration Rendered(PairState s) =>
-        _effects.Start.Render(_effects.Start.ReadFiles(), _edge.PlaceOf(s.LastNumber + 1), s.Active?.Slot.Other() ?? Slot.Blue);
+    private async Task<ImmutableArray<Service>> ServicesAsync(PairState s)
+    {
+        if (s.Active is { } active) return [.. active.Ports.Select(p => p.Service)];
+        RenderedConfiguration rendered = await _effects.Start.RenderAsync(
+            _effects.Start.BinaryOf(s.Binary), _effects.Start.ReadFiles(), _edge.PlaceOf(s.LastNumber + 1), Slot.Blue, _stop.Token);
+        return [.. rendered.Services.Select(p => p.Service)];
+    }
 
     /// <summary>NEW connections go to the unmanaged HAProxy, once it is proven.</summary>
-    public Task<FlipRecord> ReleaseAsync(ReleaseRequest request)
+    public async Task<FlipRecord> ReleaseAsync(ReleaseRequest request)
     {
-        if (State.Phase is Steady or Watching or Faulted) _effects.Fallback.AskToServe(request.Unit, Services(State));
-        return _loop.AskAsync(id => new ReleaseAsked(_edge.Now, request.Reason, id));
+        PairState s = State;
+        if (s.Phase is Steady or Watching or Faulted) _effects.Fallback.AskToServe(request.Unit, await ServicesAsync(s));
+        return await _loop.AskAsync(id => new ReleaseAsked(_edge.Now, request.Reason, id));
     }
 
     public Task<FlipRecord> RollbackAsync(RollbackRequest request) =>
@@ -219,94 +221,17 @@ internal sealed class Pair : IAsyncDisposable
     }
 
     /// <summary>What a flip now would start.</summary>
-    public RenderReport Render(Slot slot)
+    public async Task<RenderReport> RenderAsync(Slot slot, CancellationToken stop)
     {
         Snapshot snapshot = _effects.Start.ReadFiles();
-        RenderedConfiguration rendered = _effects.Start.Render(snapshot, _edge.PlaceOf(State.LastNumber + 1), slot);
+        RenderedConfiguration rendered = await _effects.Start.RenderAsync(
+            _effects.Start.BinaryOf(State.Binary), snapshot, _edge.PlaceOf(State.LastNumber + 1), slot, stop);
         return new RenderReport(
-            Name, slot.Name(), [.. rendered.Files.Select(f => new RenderedText(f.Path, f.Source, Encoding.UTF8.GetString(f.Content)))]);
+            Name, slot.Name(), [.. rendered.Files.Select(f => new RenderedText(f.Path, f.Source, Encoding.UTF8.GetString(f.Content)))],
+            [.. rendered.Notes.Select(n => n.ToString())]);
     }
 
-    /// <summary>What a flip now would change. Nothing is touched: HAProxy reads a copy in a directory that is removed again.</summary>
-    public async Task<PlanReport> PlanAsync(string? binary, CancellationToken stop)
-    {
-        PairState s = State;
-        string runs = _effects.Start.BinaryOf(s.Binary), planned = binary ?? runs;
-        Slot slot = s.Active?.Slot.Other() ?? Slot.Blue;
-        var problems = ImmutableArray.CreateBuilder<string>();
-        Snapshot? snapshot = null;
-        RenderedConfiguration? rendered = null;
-        string? version = null;
-        string diff = "";
-        // A directory of this plan's own: another may be made at the same time. Short, as an admin socket's path below it must fit.
-        string directory = Path.Combine(_edge.Runtime, $".plan{Interlocked.Increment(ref s_plans)}");
-        var place = new GenerationPlace(directory, Name, s.LastNumber + 1);
-        try
-        {
-            AtomicFile.EnsurePrivateDirectory(directory);
-            snapshot = _effects.Start.ReadFiles();
-            diff = await DiffAsync(directory, s.Active is { } a ? _edge.Store.ReadSnapshot(a.Number) : null, snapshot, stop);
-            rendered = _effects.Start.Render(snapshot, place, slot);
-            await _effects.Start.RefuseTakenAsync(rendered, s.Active, s.IsAdopted, stop);
-            version = (await HaproxyBinary.VersionAsync(planned, stop)).Text;
-            var instance = new Instance(planned, rendered, place, StandbyStart.WorkingDirectory(snapshot));
-            instance.WriteFiles();
-            if (await instance.CheckAsync(stop) is { } rejected) problems.Add($"HAProxy rejects the configuration: {rejected}");
-        }
-        catch (FlipException e)
-        {
-            problems.Add(e.Message);
-        }
-        finally
-        {
-            Directory.Delete(directory, recursive: true);
-        }
-        HashSet<Service> served = [.. s.Active?.Ports.Select(p => p.Service) ?? []];
-        ImmutableArray<RuntimeChangeReport> runtime = [];
-        try
-        {
-            runtime = await RuntimeContinuity.PlanAsync(_edge, s.Active, stop);
-        }
-        catch (FlipException e)
-        {
-            runtime = [new RuntimeChangeReport($"{s.Active}", "cannot be asked for runtime changes", false, e.Message)];
-        }
-        HashSet<Service> then = [.. rendered?.Services.Select(p => p.Service) ?? []];
-        if (rendered is not null && Options.Gate.DroppedServices == DroppedServices.Refuse && served.Except(then).Any())
-            problems.Add("front addresses would be dropped, which is refused without --allow-drop (gate.dropped_services)");
-        BinaryReport? now = s.Active is null ? null : new BinaryReport(runs, s.Active.Version);
-        return new PlanReport(
-            Name, snapshot?.ContentSha256 != s.Active?.ContentSha256 || (now is not null && now != new BinaryReport(planned, version)),
-            slot.Name(),
-            rendered is null ? [] : Texts(then.Except(served)), rendered is null ? [] : Texts(served.Except(then)), Texts(served.Intersect(then)),
-            [], diff, rendered is null ? "" : Rules(s.Active, "-") + Rules(rendered.Services, s.LastNumber + 1, NextTag(s), "+"),
-            now, new BinaryReport(planned, version), runtime, [], problems.ToImmutable());
-
-        static ImmutableArray<string> Texts(IEnumerable<Service> services) =>
-            [.. services.Select(t => t.ToString()).Order(StringComparer.Ordinal)];
-    }
-
-    private int NextTag(PairState s) => _edge.Mark.NextTag(s.LastNumber + 1, s.Generations.Select(g => g.Tag).ToHashSet());
-
-    private string Rules(Generation? g, string sign) => g is null ? "" : Rules(g.Ports, g.Number, g.Tag, sign);
-
-    private string Rules(ImmutableArray<ServicePort> ports, int number, int tag, string sign) => string.Concat(
-        NftRedirect.Describe(Name, number, _edge.Mark.ValueOf(tag), _edge.Mark.Mask, ports)
-            .Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(l => $"{sign} {l}\n"));
-
-    private static async Task<string> DiffAsync(string directory, Snapshot? before, Snapshot after, CancellationToken stop)
-    {
-        string result = "", one = Path.Combine(directory, "active"), other = Path.Combine(directory, "disk");
-        foreach (string path in (before?.Files ?? []).Concat(after.Files).Select(f => f.Path).Distinct())
-        {
-            AtomicFile.Write(one, before?.Files.FirstOrDefault(f => f.Path == path)?.Content ?? []);
-            AtomicFile.Write(other, after.Files.FirstOrDefault(f => f.Path == path)?.Content ?? []);
-            // diff(1) exits 1 when there is a difference.
-            var diff = new ChildProcess("diff", ["-u", "--label", $"{path} (active)", "--label", $"{path} (on disk)", one, other]);
-            result += (await diff.RunAsync(stop)).StandardOutput;
-        }
-        return result;
-    }
+    public Task<PlanReport> PlanAsync(string? binary, CancellationToken stop) => new Plan(_edge, _effects.Start).MakeAsync(State, binary, stop);
 
     /// <summary>The controller lets go; HAProxys and rules stay as they are.</summary>
     public async ValueTask DisposeAsync()
