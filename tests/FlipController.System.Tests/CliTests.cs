@@ -195,8 +195,11 @@ public sealed class CliTests : IDisposable
     }
 
     [Theory(Timeout = Limit)]
-    [InlineData("flip edge --reason new --allow-drop", "/v1/pairs/edge/flip", """{"reason":"new","wait":true,"allowDrop":true}""")]
-    [InlineData("flip edge --no-wait --reason @x", "/v1/pairs/edge/flip", """{"reason":"@x","wait":false,"allowDrop":false}""")]
+    [InlineData("flip edge --reason new --allow-drop", "/v1/pairs/edge/flip", """{"reason":"new","wait":true,"allowDrop":true,"binary":null}""")]
+    [InlineData("flip edge --no-wait --reason @x", "/v1/pairs/edge/flip", """{"reason":"@x","wait":false,"allowDrop":false,"binary":null}""")]
+    [InlineData("flip edge --binary /opt/haproxy", "/v1/pairs/edge/flip", """{"reason":null,"wait":true,"allowDrop":false,"binary":"/opt/haproxy"}""")]
+    [InlineData("adopt edge --stop --reason new", "/v1/pairs/edge/adopt", """{"reason":"new","wait":true,"stop":true}""")]
+    [InlineData("release edge --unit haproxy.service", "/v1/pairs/edge/release", """{"reason":null,"wait":true,"unit":"haproxy.service"}""")]
     [InlineData("rollback edge", "/v1/pairs/edge/rollback", """{"reason":null,"wait":true}""")]
     public async Task A_flip_is_asked_for_as_the_contract_says(string arguments, string path, string body)
     {
