@@ -65,10 +65,14 @@ internal sealed class StandbyStart(PairEdge edge)
         HashSet<int> taken = [.. sockets.Sockets(TcpStates.Listen, block).Select(s => s.Local.Port)];
         ProjectionResult result = Projection.Render(
             [.. snapshot.Files.Select(f => new SourceFile(f.Path, f.Content))],
-            new SlotPlace(place.Directory, place.AdminSocket, block, taken, Dns.GetHostName()));
+            new SlotPlace(place.Directory, place.AdminSocket, block, taken, Dns.GetHostName(), Tables(place.Number)));
         return result.Configuration
             ?? throw new FlipException(string.Join(" | ", result.Faults.Select(f => $"{f.File}:{f.Line}: {f.Message}")));
     }
+
+    private TablePeer? Tables(int number) => edge.Options.Continuity.StickTables == StickTablesRule.Shared
+        ? TablePeer.Free(edge.Name, edge.Store.PeersKey(), number)
+        : null;
 
     public Snapshot ReadFiles() => _files.Read();
 

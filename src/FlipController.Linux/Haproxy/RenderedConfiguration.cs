@@ -8,10 +8,18 @@ namespace FlipController.Linux.Haproxy;
 
 /// <summary>A slot's own copy of the user's configuration: the files to write and to pass to HAProxy with -f, in this order.</summary>
 /// <param name="Services">In the order in which the private ports were handed out.</param>
-/// <param name="LocalPeer">The name to pass with -L: the copy has no <c>localpeer</c> any more, and no <c>pidfile</c> beside -p.</param>
+/// <param name="LocalPeer">
+/// The name to pass with -L: the copy has no <c>localpeer</c> any more, and no <c>pidfile</c> beside -p. Null: it is in our own file.
+/// </param>
 public sealed record RenderedConfiguration(
-    ImmutableArray<RenderedFile> Files, ImmutableArray<ServicePort> Services, string LocalPeer)
+    ImmutableArray<RenderedFile> Files, ImmutableArray<ServicePort> Services, string? LocalPeer)
 {
+    /// <summary>What is not as the user may expect it, each by file and line.</summary>
+    public ImmutableArray<string> Notes { get; init; } = [];
+
+    /// <summary>The option that goes with the files, or none.</summary>
+    public IEnumerable<string> LocalPeerOption => LocalPeer is null ? [] : ["-L", LocalPeer];
+
     /// <summary>Puts the user's own path, line and addresses into what HAProxy says about the copy.</summary>
     public string Explain(string haproxyOutput)
     {

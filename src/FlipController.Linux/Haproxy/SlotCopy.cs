@@ -45,6 +45,8 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place)
             }
         }
         DefaultPath(sections);
+        SharedTables? tables = place.Tables is { } self ? SharedTables.Of(sections, settings, localPeer, self) : null;
+        foreach (var (placed, edit) in tables?.Edits ?? []) ChangeOf(placed).Edits.Add(edit);
         if (faults.Count == 0 && !hasFront)
             faults.Add(new(files.Count > 0 ? files[0].Path : "", 1, "haproxy",
                 "no frontend or listen section binds a TCP address; there is nothing to move connections to"));
@@ -52,10 +54,13 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place)
             return new(null, [.. faults.OrderBy(f => FileNumber(f.File)).ThenBy(f => f.Line).Distinct()]);
 
         var rendered = ImmutableArray.CreateBuilder<RenderedFile>();
-        rendered.Add(OwnFile());
+        rendered.Add(OwnFile(tables?.Section ?? ""));
         ILookup<int, PlacedLine> linesOf = lines.ToLookup(l => l.File);
         for (int i = 0; i < files.Count; i++) rendered.Add(Copy(i, linesOf[i]));
-        return new(new(rendered.ToImmutable(), ports.Services, localPeer), []);
+        return new(new(rendered.ToImmutable(), ports.Services, tables is { Section: not "" } ? null : localPeer)
+        {
+            Notes = [.. (tables?.Notes ?? []).Select(n => $"{files[n.Line.File].Path}:{n.Line.Number}: {Shown(n.Text)}")],
+        }, []);
     }
 
     private int FileNumber(string path)
@@ -136,7 +141,7 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place)
         if (HasVariable(word)) RefuseVariable(placed, "stats socket", word.Text);
         else if (word.Text.Split(',').All(BindAddress.IsUnix))
             ChangeOf(placed).Replace(word, ConfigurationLine.Quote(string.Join(',', word.Text.Split(',').Select(_ =>
-                Under($"stats-{++statsSockets}.sock")))));
+                Bytes(place.StatsSocket(++statsSockets))))));
         else Refuse(placed, $"stats socket \"{word.Text}\" is not the path of a unix socket, and both processes would bind it; use a path");
     }
 
@@ -273,7 +278,7 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place)
         return directory == "" ? "current" : $"origin {ConfigurationLine.Quote(directory)}";
     }
 
-    private RenderedFile OwnFile()
+    private RenderedFile OwnFile(string more)
     {
         string text = $"""
             # Written by FlipController. The files that follow are copies of the user's, in the order HAProxy reads them.
@@ -283,7 +288,7 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place)
                 max-spread-checks 500ms
 
             """.ReplaceLineEndings("\n");
-        return new($"{place.Directory}/{Projection.OwnFile}", null, Encoding.Latin1.GetBytes(text), []);
+        return new($"{place.Directory}/{Projection.OwnFile}", null, Encoding.Latin1.GetBytes(text + more), []);
     }
 
     private RenderedFile Copy(int file, IEnumerable<PlacedLine> lines)
