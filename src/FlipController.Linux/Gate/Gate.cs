@@ -180,9 +180,12 @@ public sealed class Gate(GateOptions options, TimeProvider time)
     {
         PeersState[] behind = [.. (await admin.PeersAsync(stop)).Where(p => !p.ResyncFinished)];
         // Only the generation before can teach what is shared between generations: without it HAProxy waits 5 s for nobody
-        // (src/peers.c, PEER_RESYNC_TIMEOUT).
-        if (behind.Any(IsOurs) && (against is null || !(await against.PeersAsync(stop)).Any(IsOurs)))
-            behind = [.. behind.Where(p => !IsOurs(p))];
+        // (src/peers.c, PEER_RESYNC_TIMEOUT), and one that still waits itself teaches all it has and calls it a part.
+        if (behind.FirstOrDefault(IsOurs) is { } ours)
+        {
+            PeersState? teacher = against is null ? null : (await against.PeersAsync(stop)).FirstOrDefault(IsOurs);
+            if (teacher is null || (ours.TaughtInPart && !teacher.ResyncFinished)) behind = [.. behind.Where(p => !IsOurs(p))];
+        }
         return behind.Length == 0
             ? Finding.Yes
             : Finding.NotYet($"peers section {behind[0].Section} has not finished its first synchronisation");

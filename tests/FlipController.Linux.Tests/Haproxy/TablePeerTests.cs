@@ -21,7 +21,7 @@ public sealed partial class TablePeerTests
           zero-warning
           chroot {files["jail"]}
           user nobody
-          log {files["log"]} local0
+          log stdout format raw local0
         defaults
           mode http
           log global
@@ -140,6 +140,7 @@ public sealed partial class TablePeerTests
         Assert.Equal(1, third.Seat);
         await third.TaughtAsync();
         await third.HasAsync("gpc0=22 ");
+        string said = first.Process.Output + first.Process.Errors; // After 5 s, when it has tried the others again.
         first.Process.Signal(10); // SIGUSR1
         Assert.Equal(0, await first.Process.Exit(Patience));
         Generation fourth = await new Generation(net, files, 15).StartAsync(Config(files));
@@ -148,9 +149,27 @@ public sealed partial class TablePeerTests
         await fourth.RequestAsync();
         await second.HasAsync("gpc0=23 ");
         await third.HasAsync("gpc0=23 ");
-        Assert.Equal("", first.Process.Errors + second.Process.Errors + third.Process.Errors);
+        // Seats where nobody is are not talked of.
+        said += string.Concat(new[] { second, third, fourth }.Select(g => g.Process.Output + g.Process.Errors));
+        Assert.All(said.Split('\n', StringSplitOptions.RemoveEmptyEntries), l => Assert.Contains("(web/HTTP)", l, StringComparison.Ordinal));
         Assert.Equal(["edge-0-00ff00ff00ff00ff", "edge-1-00ff00ff00ff00ff"],
             (await fourth.PeersAsync()).Peers.Where(p => p.Connected && !p.Local).Select(p => p.Name).Order());
+    }
+
+    [Fact(Timeout = 60_000)]
+    public async Task A_generation_that_is_seconds_old_teaches_in_part_what_is_all()
+    {
+        Require.Netns();
+        Require.Program("haproxy");
+        using Netns net = Netns.Create();
+        using var files = new TempDir();
+        Generation first = await new Generation(net, files, 1).StartAsync(Config(files));
+        for (int i = 0; i < 3; i++) await first.RequestAsync();
+        Generation second = await new Generation(net, files, 2).StartAsync(Config(files));
+        await Eventually.True(async () => (await second.PeersAsync()).TaughtInPart, Patience, () => second.Said("show peers"));
+        Assert.Contains("gpc0=3 ", second.Entry(), StringComparison.Ordinal);
+        Assert.False((await first.PeersAsync()).ResyncFinished);
+        await second.TaughtAsync();
     }
 
     [Theory(Timeout = 60_000)]
