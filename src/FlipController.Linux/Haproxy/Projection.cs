@@ -41,7 +41,9 @@ public sealed record ProjectionResult(RenderedConfiguration? Configuration, Immu
 /// </summary>
 public static class Projection
 {
-    public static ProjectionResult Render(IReadOnlyList<SourceFile> files, SlotPlace place) => new SlotCopy(files, place).Render();
+    /// <param name="surroundings">Null: <see cref="HaproxySurroundings.Unknown"/>.</param>
+    public static ProjectionResult Render(IReadOnlyList<SourceFile> files, SlotPlace place, HaproxySurroundings? surroundings = null) =>
+        new SlotCopy(files, place, surroundings ?? HaproxySurroundings.Unknown).Render();
 
     public const string OwnFile = "0-flipcontroller.cfg";
 }

@@ -7,53 +7,46 @@ namespace FlipController.Linux.Haproxy;
 /// What sharing stick tables between generations changes: every <c>stick-table</c> line without <c>peers</c> gets our section, and
 /// our own file gets that section with the process's name in it. What has <c>peers</c> stays as it is.
 /// </summary>
-/// <param name="Section">More lines for our own file; empty: nothing is shared.</param>
-internal sealed record SharedTables(
-    ImmutableArray<(PlacedLine Line, Edit Edit)> Edits, string Section, ImmutableArray<(PlacedLine Line, string Text)> Notes)
+internal static class SharedTables
 {
     private const string Separate = "so stick tables without peers begin empty with each generation (continuity.stick_tables)";
 
     // src/stick_table.c, parse_stick_table (2.4 to 3.4): all others take one argument.
     private static readonly ImmutableHashSet<string> s_alone = ["nopurge", "recv-only"];
 
-    public static SharedTables Of(
-        ImmutableArray<ConfigurationSection> sections, IReadOnlyDictionary<ConfigurationSection, ProxySettings> settings,
-        string localPeer, TablePeer self)
+    /// <returns>More lines for our own file, which go on in its <c>global</c>; empty: nothing is shared.</returns>
+    public static string Share(
+        SlotCopy copy, ImmutableArray<ConfigurationSection> sections, IReadOnlyDictionary<ConfigurationSection, ProxySettings> settings,
+        TablePeer self)
     {
-        var edits = ImmutableArray.CreateBuilder<(PlacedLine, Edit)>();
-        var notes = ImmutableArray.CreateBuilder<(PlacedLine, string)>();
-        foreach (ConfigurationSection section in sections)
+        PlacedLine[] tables =
+        [
+            .. sections.Where(s => s.Kind is "frontend" or "listen" or "backend" && !settings[s].Disabled).SelectMany(s => s.Lines)
+                .Where(l => l.Line[0] == "stick-table" && l.Line.Count > 1),
+        ];
+        ILookup<bool?, PlacedLine> byPeers = tables.ToLookup(l => HasPeers(l.Line));
+        foreach (PlacedLine placed in byPeers[null])
+            copy.Note(placed, "this stick-table line is whole only with the value of a variable that is not known, "
+                + "so the table begins empty with each generation (continuity.stick_tables)");
+        if (!byPeers[false].Any()) return "";
+        if (Obstacle(copy, sections, settings) is var (where, why))
         {
-            if (section.Kind is not ("frontend" or "listen" or "backend") || settings[section].Disabled) continue;
-            foreach (PlacedLine placed in section.Lines)
-            {
-                if (placed.Line[0] != "stick-table" || placed.Line.Words.Length < 2) continue;
-                switch (HasPeers(placed.Line))
-                {
-                    case null:
-                        notes.Add((placed, "this stick-table line is whole only with the value of an environment variable, "
-                            + "so the table begins empty with each generation (continuity.stick_tables)"));
-                        break;
-                    case false:
-                        int end = placed.Line.Words[^1].End;
-                        edits.Add((placed, new Edit(end, end, $" peers {TablePeer.Section}")));
-                        break;
-                }
-            }
+            copy.Note(where, $"{why}, {Separate}");
+            return "";
         }
-        if (edits.Count == 0) return new([], "", notes.ToImmutable());
-        if (Obstacle(sections, settings, localPeer) is { } obstacle) return new([], "", [obstacle]);
-        return new(edits.ToImmutable(), SectionOf(self), notes.ToImmutable());
+        foreach (PlacedLine placed in byPeers[false]) copy.ChangeOf(placed).Append(placed.Line.Words[^1], $" peers {TablePeer.Section}");
+        return SectionOf(self);
     }
 
     /// <summary>Null: only the value of a variable decides.</summary>
     private static bool? HasPeers(ConfigurationLine line)
     {
-        // "${NAME[*]}" is any number of words (configuration manual, 2.3).
-        if (line.Words.Any(w => w.HasVariable && w.Text.Contains("[*]", StringComparison.Ordinal))) return null;
-        for (int i = 1; i < line.Words.Length; i += s_alone.Contains(line[i]) ? 1 : 2)
+        // "${NAME[*]}" is any number of words (configuration manual, 2.3). Behind an empty word nothing counts.
+        if (line.Count < line.Words.Length || line.Words.Any(w => w.IsUnknown && w.Text.Contains("[*]", StringComparison.Ordinal)))
+            return null;
+        for (int i = 1; i < line.Count; i += s_alone.Contains(line[i]) ? 1 : 2)
         {
-            if (line.Words[i].HasVariable) return null;
+            if (line.Words[i].IsUnknown) return null;
             // What only receives has nothing to teach the next generation.
             if (line[i] is "peers" or "recv-only") return true;
         }
@@ -64,23 +57,23 @@ internal sealed record SharedTables(
     /// A process has one peer name, in all sections (src/peers.c sends and compares <c>localpeer</c>), and ours must differ between
     /// generations. Where the user needs the name, theirs it stays.
     /// </summary>
-    private static (PlacedLine, string)? Obstacle(
-        ImmutableArray<ConfigurationSection> sections, IReadOnlyDictionary<ConfigurationSection, ProxySettings> settings, string localPeer)
+    private static (PlacedLine Where, string Why)? Obstacle(
+        SlotCopy copy, ImmutableArray<ConfigurationSection> sections, IReadOnlyDictionary<ConfigurationSection, ProxySettings> settings)
     {
-        string local = Encoding.Latin1.GetString(Encoding.UTF8.GetBytes(localPeer));
+        string local = HaproxyEnvironment.Bytes(copy.LocalPeer);
         foreach (ConfigurationSection section in sections)
         {
-            if (section.Kind == "peers" && section.Lines[0].Line[1] == TablePeer.Section)
-                return (section.Lines[0], $"a peers section of the name {TablePeer.Section} is in the way of our own, {Separate}");
+            bool peers = section.Kind == "peers";
+            if (peers && section.Header.Line[1] == TablePeer.Section)
+                return (section.Header, $"a peers section of the name {TablePeer.Section} is in the way of our own");
             foreach (PlacedLine placed in section.Lines)
             {
                 ConfigurationLine line = placed.Line;
-                if (section.Kind == "peers" && !settings[section].Disabled && line[0] is "peer" or "server" && line.Words.Length > 1
-                    && (line[1] == local || line.Words[1].HasVariable))
-                    return (placed, $"this entry needs the local peer name \"{local}\" and a process has one only, {Separate}");
+                if (peers && !settings[section].Disabled && line[0] is "peer" or "server" && line[1] == local)
+                    return (placed, $"this entry needs the local peer name \"{local}\" and a process has one only");
                 if (line.Words is [.., var last]
                     && line.Text.AsSpan(0, last.End).Contains("HAPROXY_LOCALPEER", StringComparison.Ordinal))
-                    return (placed, $"HAPROXY_LOCALPEER is to be \"{local}\" here, which takes the local peer name, {Separate}");
+                    return (placed, $"HAPROXY_LOCALPEER is to be \"{local}\" here, which takes the local peer name");
             }
         }
         return null;
