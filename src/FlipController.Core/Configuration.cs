@@ -134,9 +134,14 @@ public sealed record ContinuityOptions
 {
     /// <summary>Whether stick tables without <c>peers</c> are kept in step between the generations.</summary>
     public StickTablesRule StickTables { get; init; } = StickTablesRule.Separate;
+
+    /// <summary>Changes made on the active one's admin socket, which no file holds: told before they are lost, or made again.</summary>
+    public RuntimeChangesRule RuntimeChanges { get; init; } = RuntimeChangesRule.Name;
 }
 
 public enum StickTablesRule { Separate, Shared }
+
+public enum RuntimeChangesRule { Name, Carry }
 
 /// <summary>
 /// Argument lists run after the event they are named for, without a shell; placeholders {pair}, {from}, {to}, {slot}, {reason}, {flip}.

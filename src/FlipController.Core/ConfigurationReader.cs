@@ -154,6 +154,8 @@ public static class ConfigurationReader
             {
                 StickTables = continuity.Value("stick_tables", initial.Continuity.StickTables,
                     OneOf([("separate", StickTablesRule.Separate), ("shared", StickTablesRule.Shared)])),
+                RuntimeChanges = continuity.Value("runtime_changes", initial.Continuity.RuntimeChanges,
+                    OneOf([("name", RuntimeChangesRule.Name), ("carry", RuntimeChangesRule.Carry)])),
             },
             Hooks = new HooksOptions
             {

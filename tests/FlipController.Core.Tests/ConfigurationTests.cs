@@ -43,7 +43,7 @@ public sealed class ConfigurationTests
                     Map(("http", Map(("service", "[::1]:443")))))))),
                 ("watch", Map(("undo", "1h"), ("max_5xx_ratio", "0.5"), ("min_requests", "7"), ("parity_grace", "0s"))),
                 ("drain", Map(("deadline", "24h"), ("at_deadline", "keep"), ("max_retired", "8"))),
-                ("continuity", Map(("stick_tables", "shared"))),
+                ("continuity", Map(("stick_tables", "shared"), ("runtime_changes", "carry"))),
                 ("hooks", Map(("switched", List("/bin/tell", "{pair}:{from}>{to}", "{\"json\": \"{slot} {reason} {flip}\"}")))))))));
 
         PairOptions edge = read.Pairs["edge"];
@@ -62,9 +62,9 @@ public sealed class ConfigurationTests
             (edge.Gate.Timeout, edge.Gate.Parity, edge.Gate.DroppedServices, edge.Gate.TakenAddresses));
         Assert.Equal([new HttpProbe(":80", "/healthz", "example.org", 204, 204, true), new HttpProbe("[::1]:443", "/", null, 200, 399, false)],
             edge.Gate.Probes);
-        Assert.Equal(new ContinuityOptions { StickTables = StickTablesRule.Shared }, edge.Continuity);
         Assert.Equal(new WatchOptions { Undo = TimeSpan.FromHours(1), Max5xxRatio = 0.5, MinRequests = 7, ParityGrace = TimeSpan.Zero }, edge.Watch);
         Assert.Equal(new DrainOptions { Deadline = TimeSpan.FromHours(24), AtDeadline = AtDeadline.Keep, MaxRetired = 8 }, edge.Drain);
+        Assert.Equal(new ContinuityOptions { StickTables = StickTablesRule.Shared, RuntimeChanges = RuntimeChangesRule.Carry }, edge.Continuity);
         Assert.Equal(3, edge.Hooks.Switched.Length);
     }
 
@@ -75,6 +75,7 @@ public sealed class ConfigurationTests
     [InlineData("drain", "at_deadline", "kill", "\"kill\" must be close or keep")]
     [InlineData("continuity", "stick_tables", "true", "\"true\" must be separate or shared")]
     [InlineData("drain", "max_retired", "0", "\"0\" must be a whole number between 1 and 64")]
+    [InlineData("continuity", "runtime_changes", "keep", "\"keep\" must be name or carry")]
     [InlineData("hold", "max", "0ms", "\"0ms\" must be between 1ms and 900ms")]
     [InlineData("hold", "max", "901ms", "\"901ms\" must be between 1ms and 900ms")]
     [InlineData("hold", "method", "plug", "\"plug\" must be auto or none (plug, queue and drop are not available in this version)")]

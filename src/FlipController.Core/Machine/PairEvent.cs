@@ -66,7 +66,8 @@ public sealed record PrepareFailed(DateTimeOffset At, int Number, string Why, bo
     public override PairEventKind Kind => PairEventKind.PrepareFailed;
 }
 
-public sealed record GatePassed(DateTimeOffset At, int Number) : PairEvent(At)
+/// <param name="Fate">What became of the changes made on the active one's admin socket; null: there are none.</param>
+public sealed record GatePassed(DateTimeOffset At, int Number, RuntimeFate? Fate = null) : PairEvent(At)
 {
     public override PairEventKind Kind => PairEventKind.GatePassed;
 }

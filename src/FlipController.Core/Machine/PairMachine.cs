@@ -121,7 +121,7 @@ public static class PairMachine
                 return new Denied(Refusal.FlipUnderWay);
             case GatePassed passed when passed.Number == phase.Candidate.Number:
                 return new Next(
-                    s with { Phase = new Switching(phase.Run, phase.Candidate, false) }, [new Switch(phase.Candidate, s.Active)]);
+                    s with { Phase = new Switching(phase.Run, phase.Candidate, false, passed.Fate) }, [new Switch(phase.Candidate, s.Active)]);
             case GateFailed failed when failed.Number == phase.Candidate.Number:
                 return End(s, phase.Run, null, failed.Why, e.At).Before(new Discard(phase.Candidate.Number));
             case GenerationDied died when died.Number == phase.Candidate.Number:
@@ -409,7 +409,10 @@ public static class PairMachine
     private static Next Arrived(PairState s, Switching phase, Switched e)
     {
         Generation? previous = s.Active;
-        FlipRecord flip = Ended(phase.Run, "done", e.At, e.Hold, null) with { OldSideConnections = e.OldSideConnections };
+        FlipRecord flip = Ended(phase.Run, "done", e.At, e.Hold, null) with
+        {
+            OldSideConnections = e.OldSideConnections, Carried = phase.Fate?.Carried, Lost = phase.Fate?.Lost,
+        };
         ImmutableArray<Effect> told = [new Record(flip), new Answer(phase.Run.Wish.Requests, flip)];
         s = s with
         {
@@ -556,6 +559,7 @@ public static class PairMachine
         PairState rests = active.State with
         {
             Active = null, LastFlip = flip, Fault = null, Attempts = 0, RetryTicket = null, LeftContent = null,
+            LastGood = null, BeforeLast = null,
             IsAdopted = false, IsReleased = true,
         };
         return Settle(rests, at).Before(

@@ -132,7 +132,8 @@ public sealed record Gating(FlipRun Run, Generation Candidate) : Phase
 }
 
 /// <param name="CandidateDied">It died after the switch was ordered; what the order's answer is decides what follows.</param>
-public sealed record Switching(FlipRun Run, Generation Candidate, bool CandidateDied) : Phase
+/// <param name="Fate">Kept for the flip's record.</param>
+public sealed record Switching(FlipRun Run, Generation Candidate, bool CandidateDied, RuntimeFate? Fate = null) : Phase
 {
     public override PhaseKind Kind => PhaseKind.Switching;
     public override Generation? Standby => Candidate;

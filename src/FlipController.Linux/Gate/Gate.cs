@@ -165,9 +165,9 @@ public sealed class Gate(GateOptions options, TimeProvider time)
         Dictionary<(string, string), ServerState> own = here.ToDictionary(s => (s.Backend, s.Name));
         ServerState[] missing =
         [
-            // Disabled in the new file is what its writer wants; only what should be up and is not counts.
+            // Disabled or weighing nothing in the new file is what its writer wants; only what should be up and is not counts.
             .. there.Where(s => s.IsUp).Select(s => own.GetValueOrDefault((s.Backend, s.Name))).OfType<ServerState>()
-                .Where(s => s is { IsUp: false, Maintenance: false }),
+                .Where(s => s is { IsUp: false, Maintenance: false, IsDrained: false }),
         ];
         if (missing.Length == 0) return null;
         ServerState first = missing[0];

@@ -145,7 +145,7 @@ public sealed partial record Instance(string Binary, RenderedConfiguration Confi
     }
 
     /// <summary>What a person must read of it: the alerts if there are any, at most five lines.</summary>
-    private static string Told(string output)
+    internal static string Told(string output)
     {
         string[] lines = [.. output.Split('\n').Select(l => l.Trim()).Where(l => l.Length > 0)];
         string[] alerts = [.. lines.Where(l => l.StartsWith("[ALERT]", StringComparison.Ordinal))];

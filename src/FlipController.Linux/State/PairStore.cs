@@ -5,12 +5,14 @@ using System.Text.Json;
 using System.Text.Json.Serialization;
 using FlipController.Core;
 using FlipController.Core.Machine;
+using FlipController.Linux.Unmanaged;
 
 namespace FlipController.Linux.State;
 
 /// <summary>
 /// What one pair keeps on disk, STATE/pairs/NAME: state.json (the machine's state), history.jsonl (a flip a line; a later line
-/// with the same id replaces the earlier), generations/N.json (the files generation N was made from), peers.key.
+/// with the same id replaces the earlier), generations/N.json (the files generation N was made from), adoption.json (the unmanaged
+/// HAProxy that NEW connections were taken over from), peers.key.
 /// </summary>
 public sealed class PairStore
 {
@@ -30,6 +32,8 @@ public sealed class PairStore
     private string HistoryPath => Path.Combine(_directory, "history.jsonl");
 
     private string PeersKeyPath => Path.Combine(_directory, "peers.key");
+
+    private string AdoptionPath => Path.Combine(_directory, "adoption.json");
 
     private string SnapshotPath(int number) => Path.Combine(_directory, "generations", $"{number}.json");
 
@@ -107,6 +111,14 @@ public sealed class PairStore
         }
     }
 
+    public void SaveAdoption(Adoption adoption) =>
+        AtomicFile.Write(AdoptionPath, JsonSerializer.SerializeToUtf8Bytes(adoption, PairStoreJson.Default.Adoption));
+
+    /// <summary>Null: nothing was ever adopted.</summary>
+    public Adoption? ReadAdoption() => File.Exists(AdoptionPath)
+        ? JsonSerializer.Deserialize(File.ReadAllBytes(AdoptionPath), PairStoreJson.Default.Adoption)
+        : null;
+
     public void SaveSnapshot(int number, Snapshot snapshot) =>
         AtomicFile.Write(SnapshotPath(number), JsonSerializer.SerializeToUtf8Bytes(snapshot, PairStoreJson.Default.Snapshot));
 
@@ -132,7 +144,14 @@ public sealed record Snapshot(
 
 public sealed record SnapshotFile(string Path, byte[] Content);
 
+/// <param name="Haproxy">Null: none was found yet, only <paramref name="Unit"/> is known.</param>
+/// <param name="ToldToStop">It is to stop listening once the pair has the NEW connections; written before it is told.</param>
+/// <param name="Unit">The systemd unit an operator named for giving back.</param>
+/// <param name="Services">The front addresses it is about.</param>
+public sealed record Adoption(UnmanagedHaproxy? Haproxy, bool ToldToStop, string? Unit, ImmutableArray<Service> Services);
+
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
 [JsonSerializable(typeof(FlipRecord))]
+[JsonSerializable(typeof(Adoption))]
 [JsonSerializable(typeof(Snapshot))]
 internal sealed partial class PairStoreJson : JsonSerializerContext;
