@@ -132,9 +132,14 @@ public sealed record DrainOptions
 /// <summary>What of the active process's memory the next one gets.</summary>
 public sealed record ContinuityOptions
 {
+    /// <summary>Whether stick tables without <c>peers</c> are kept in step between the generations.</summary>
+    public StickTablesRule StickTables { get; init; } = StickTablesRule.Separate;
+
     /// <summary>Changes made on the active one's admin socket, which no file holds: told before they are lost, or made again.</summary>
     public RuntimeChangesRule RuntimeChanges { get; init; } = RuntimeChangesRule.Name;
 }
+
+public enum StickTablesRule { Separate, Shared }
 
 public enum RuntimeChangesRule { Name, Carry }
 

@@ -152,6 +152,8 @@ public static class ConfigurationReader
             },
             Continuity = new ContinuityOptions
             {
+                StickTables = continuity.Value("stick_tables", initial.Continuity.StickTables,
+                    OneOf([("separate", StickTablesRule.Separate), ("shared", StickTablesRule.Shared)])),
                 RuntimeChanges = continuity.Value("runtime_changes", initial.Continuity.RuntimeChanges,
                     OneOf([("name", RuntimeChangesRule.Name), ("carry", RuntimeChangesRule.Carry)])),
             },
@@ -243,11 +245,12 @@ public static class ConfigurationReader
         {
             if (configuration.Control.Socket == $"{configuration.Runtime}/{name}")
                 faults.Add("control.socket", $"{FaultList.Quote(configuration.Control.Socket)} must not be the directory of pair {name}");
-            string socket = $"{configuration.Runtime}/{name}/g00000.sock";
+            // A user with a hundred stats sockets is none we know.
+            string socket = $"{configuration.Runtime}/{name}/g00000.99.sock";
             int bytes = Encoding.UTF8.GetByteCount(socket) + TemporarySuffixBytes;
             if (bytes > SocketPathBytes)
                 faults.Add("runtime",
-                    $"{FaultList.Quote(configuration.Runtime)} makes the admin sockets of pair {name} {bytes} bytes long with HAProxy's "
+                    $"{FaultList.Quote(configuration.Runtime)} makes the sockets of pair {name} {bytes} bytes long with HAProxy's "
                     + $"temporary suffix; they must be at most {SocketPathBytes}, "
                     + $"so it must be at least {bytes - SocketPathBytes} shorter");
         }

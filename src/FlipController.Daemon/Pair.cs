@@ -56,6 +56,7 @@ internal sealed class Pair : IAsyncDisposable
                 _edge.Redirect.AddGeneration(
                     Name, generation.Number, _edge.Mark.ValueOf(generation.Tag), _edge.Mark.Mask, generation.Ports);
         int? redirectTo = _edge.Redirect.ReadActive(Name);
+        _edge.PointStats(redirectTo is { } served && alive.Contains(served) ? served : null);
         if (saved.Phase is not Cold)
             _edge.Log.LogInformation(new EventId(120, "Observed"),
                 "pair {Pair}: was {Phase}, found generations [{Alive}] alive, the rule names {Redirect}",

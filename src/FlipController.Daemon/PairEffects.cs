@@ -143,6 +143,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 refused = prepared.Commit();
             }
             if (refused == 0 && stayed is null) Hurry(order.To);
+            if (refused == 0) edge.PointStats(order.To.Number);
             return refused == 0
                 ? new Switched(edge.Now, order.To.Number, new HoldReport("none", (long)prepared.Elapsed.TotalMicroseconds, 0, 0), stayed)
                 : new SwitchFailed(edge.Now, order.To.Number, Sentence(order, prepared.Failure().Message));

@@ -72,11 +72,16 @@ internal sealed class StandbyStart(PairEdge edge, Fallback fallback)
         HashSet<int> taken = [.. sockets.Sockets(TcpStates.Listen, block).Select(s => s.Local.Port)];
         ProjectionResult result = Projection.Render(
             [.. snapshot.Files.Select(f => new SourceFile(f.Path, f.Content))],
-            new SlotPlace(place.Directory, place.AdminSocket, block, taken, edge.Options.Haproxy.LocalPeer ?? Dns.GetHostName()),
+            new SlotPlace(
+                place.Directory, place.AdminSocket, block, taken, edge.Options.Haproxy.LocalPeer ?? Dns.GetHostName(), Tables(place.Number)),
             surroundings);
         return result.Configuration
             ?? throw new FlipException(string.Join(" | ", result.Faults.Select(f => $"{f.File}:{f.Line}: {f.Message}")));
     }
+
+    private TablePeer? Tables(int number) => edge.Options.Continuity.StickTables == StickTablesRule.Shared
+        ? TablePeer.Free(edge.Name, edge.Store.PeersKey(), number)
+        : null;
 
     public Instance InstanceOf(string binary, RenderedConfiguration rendered, GenerationPlace place, Snapshot snapshot) =>
         new(binary, rendered, place, WorkingDirectory(snapshot)) { Environment = Variables(snapshot) };

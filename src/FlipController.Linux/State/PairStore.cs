@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Serialization;
@@ -11,11 +12,11 @@ namespace FlipController.Linux.State;
 /// <summary>
 /// What one pair keeps on disk, STATE/pairs/NAME: state.json (the machine's state), history.jsonl (a flip a line; a later line
 /// with the same id replaces the earlier), generations/N.json (the files generation N was made from), adoption.json (the unmanaged
-/// HAProxy that NEW connections were taken over from).
+/// HAProxy that NEW connections were taken over from), peers.key.
 /// </summary>
 public sealed class PairStore
 {
-    private const int LongestHistory = 1000;
+    private const int LongestHistory = 1000, PeersKeyLength = 16;
     private readonly string _directory;
 
     public PairStore(string stateDirectory, string pair)
@@ -29,6 +30,8 @@ public sealed class PairStore
     private string StatePath => Path.Combine(_directory, "state.json");
 
     private string HistoryPath => Path.Combine(_directory, "history.jsonl");
+
+    private string PeersKeyPath => Path.Combine(_directory, "peers.key");
 
     private string AdoptionPath => Path.Combine(_directory, "adoption.json");
 
@@ -52,6 +55,18 @@ public sealed class PairStore
 
     public void Save(PairState state) =>
         AtomicFile.Write(StatePath, JsonSerializer.SerializeToUtf8Bytes(state, PairStateJson.Default.PairState));
+
+    /// <summary>
+    /// What the pair's generations know each other by when they share stick tables; made when it is first asked for. Whoever knows it
+    /// and is on this host can read the tables and write into them.
+    /// </summary>
+    public string PeersKey()
+    {
+        if (File.Exists(PeersKeyPath) && File.ReadAllText(PeersKeyPath) is { Length: PeersKeyLength } known) return known;
+        string key = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(PeersKeyLength / 2));
+        AtomicFile.Write(PeersKeyPath, Encoding.ASCII.GetBytes(key));
+        return key;
+    }
 
     public void Append(FlipRecord flip)
     {
