@@ -37,6 +37,7 @@ public sealed record PairOptions
     public GateOptions Gate { get; init; } = new();
     public WatchOptions Watch { get; init; } = new();
     public DrainOptions Drain { get; init; } = new();
+    public ContinuityOptions Continuity { get; init; } = new();
     public HooksOptions Hooks { get; init; } = new();
 
     public static bool IsName(string name) => ConfigurationRules.IsPairName(name);
@@ -52,6 +53,12 @@ public sealed record HaproxyOptions
     public ImmutableArray<string> AlsoWatch { get; init; } = [];
     /// <summary>How long the files must rest before a change counts.</summary>
     public TimeSpan Settle { get; init; } = TimeSpan.FromMilliseconds(200);
+    /// <summary>Variables HAProxy is started with, beside the daemon's own and those of <see cref="EnvironmentFiles"/>.</summary>
+    public ImmutableSortedDictionary<string, string> Environment { get; init; } = ImmutableSortedDictionary<string, string>.Empty;
+    /// <summary>Files of variables, as systemd's EnvironmentFile= names them: a leading - tolerates absence.</summary>
+    public ImmutableArray<string> EnvironmentFiles { get; init; } = [];
+    /// <summary>The name under which this host stands in <c>peers</c> sections (HAProxy's -L); null: the host's name.</summary>
+    public string? LocalPeer { get; init; }
 }
 
 public sealed record PortsOptions
@@ -121,6 +128,20 @@ public sealed record DrainOptions
     public AtDeadline AtDeadline { get; init; } = AtDeadline.Close;
     public int MaxRetired { get; init; } = 4;
 }
+
+/// <summary>What of the active process's memory the next one gets.</summary>
+public sealed record ContinuityOptions
+{
+    /// <summary>Whether stick tables without <c>peers</c> are kept in step between the generations.</summary>
+    public StickTablesRule StickTables { get; init; } = StickTablesRule.Separate;
+
+    /// <summary>Changes made on the active one's admin socket, which no file holds: told before they are lost, or made again.</summary>
+    public RuntimeChangesRule RuntimeChanges { get; init; } = RuntimeChangesRule.Name;
+}
+
+public enum StickTablesRule { Separate, Shared }
+
+public enum RuntimeChangesRule { Name, Carry }
 
 /// <summary>
 /// Argument lists run after the event they are named for, without a shell; placeholders {pair}, {from}, {to}, {slot}, {reason}, {flip}.

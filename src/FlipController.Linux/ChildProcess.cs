@@ -10,11 +10,14 @@ public sealed record ChildProcess(string Executable, ImmutableArray<string> Argu
 {
     public string? WorkingDirectory { get; init; }
 
-    /// <summary>NAME=VALUE, these and no others; default: this process's own.</summary>
-    public ImmutableArray<string> Environment { get; init; }
-
     /// <summary>After this it is killed.</summary>
     public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(30);
+
+    /// <summary>Variables it is given beside this process's own, or in their place.</summary>
+    public IReadOnlyDictionary<string, string> Environment { get; init; } = ImmutableDictionary<string, string>.Empty;
+
+    /// <summary>False: it is given <see cref="Environment"/> and nothing else.</summary>
+    public bool InheritsEnvironment { get; init; } = true;
 
     /// <summary>At the lowest priority, so that it takes no time from what carries traffic.</summary>
     public bool Polite { get; init; }
@@ -78,12 +81,10 @@ public sealed record ChildProcess(string Executable, ImmutableArray<string> Argu
     {
         options.ThrowOnError(false).DisposeOnExit(false);
         if (WorkingDirectory is { } directory) options.WorkingDirectory(directory);
-        if (Environment.IsDefault) return;
         options.StartInfo(start =>
         {
-            start.Environment.Clear();
-            foreach (string variable in Environment)
-                if (variable.Split('=', 2) is [var name, var value]) start.Environment[name] = value;
+            if (!InheritsEnvironment) start.Environment.Clear();
+            foreach (var (name, value) in Environment) start.Environment[name] = value;
         });
     }
 

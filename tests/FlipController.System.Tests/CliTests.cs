@@ -195,8 +195,11 @@ public sealed class CliTests : IDisposable
     }
 
     [Theory(Timeout = Limit)]
-    [InlineData("flip edge --reason new --allow-drop", "/v1/pairs/edge/flip", """{"reason":"new","wait":true,"allowDrop":true}""")]
-    [InlineData("flip edge --no-wait --reason @x", "/v1/pairs/edge/flip", """{"reason":"@x","wait":false,"allowDrop":false}""")]
+    [InlineData("flip edge --reason new --allow-drop", "/v1/pairs/edge/flip", """{"reason":"new","wait":true,"allowDrop":true,"binary":null}""")]
+    [InlineData("flip edge --no-wait --reason @x", "/v1/pairs/edge/flip", """{"reason":"@x","wait":false,"allowDrop":false,"binary":null}""")]
+    [InlineData("flip edge --binary /opt/haproxy", "/v1/pairs/edge/flip", """{"reason":null,"wait":true,"allowDrop":false,"binary":"/opt/haproxy"}""")]
+    [InlineData("adopt edge --stop --reason new", "/v1/pairs/edge/adopt", """{"reason":"new","wait":true,"stop":true}""")]
+    [InlineData("release edge --unit haproxy.service", "/v1/pairs/edge/release", """{"reason":null,"wait":true,"unit":"haproxy.service"}""")]
     [InlineData("rollback edge", "/v1/pairs/edge/rollback", """{"reason":null,"wait":true}""")]
     public async Task A_flip_is_asked_for_as_the_contract_says(string arguments, string path, string body)
     {
@@ -314,10 +317,10 @@ public sealed class CliTests : IDisposable
     [Fact(Timeout = Limit)]
     public async Task Plan_says_what_would_change_and_its_exit_code_only_when_asked()
     {
-        var plan = new PlanReport("edge", true, "green", ["*:443"], ["*:81"], ["*:80"], "--- a\n+++ b\n", "", ["*:81 would be dropped"]);
+        var plan = new PlanReport("edge", true, "green", ["*:443"], ["*:81"], ["*:80"], [new("*:80", "", "ssl crt a.pem")], "--- a\n+++ b\n", "", new("haproxy", "2.6.12"), new("/opt/haproxy", "3.0.0"), [], [], ["*:81 would be dropped"]);
         using var daemon = new Responder(Socket, _ => Reply.Json(200, plan, WireJson.Default.PlanReport));
         Ran text = await FlipctlAsync("--socket", Socket, "plan", "edge");
-        Assert.Equal(new Ran(0, "edge: a flip now would send new connections to a new generation in green\n  + *:443\n  - *:81\n    *:80\nconfiguration:\n"
+        Assert.Equal(new Ran(0, "edge: a flip now would send new connections to a new generation in green\n  binary: haproxy (2.6.12) -> /opt/haproxy (3.0.0)\n  + *:443\n  - *:81\n  ~ *:80\n      - none\n      + ssl crt a.pem\nconfiguration:\n"
             + "  --- a\n  +++ b\n  refused: *:81 would be dropped\n", ""), text);
         plan = plan with { Problems = [] };
         Assert.Equal(1, (await FlipctlAsync("--socket", Socket, "plan", "edge", "--exit-code")).ExitCode);

@@ -3,15 +3,37 @@ using System.Globalization;
 using System.Text;
 using System.Text.RegularExpressions;
 using FlipController.Core;
+using FlipController.Linux.State;
 
 namespace FlipController.Linux.Haproxy;
 
 /// <summary>A slot's own copy of the user's configuration: the files to write and to pass to HAProxy with -f, in this order.</summary>
 /// <param name="Services">In the order in which the private ports were handed out.</param>
-/// <param name="LocalPeer">The name to pass with -L: the copy has no <c>localpeer</c> any more, and no <c>pidfile</c> beside -p.</param>
+/// <param name="LocalPeer">
+/// The name to pass with -L: the copy has no <c>localpeer</c> any more, and no <c>pidfile</c> beside -p. Null: it is in our own file.
+/// </param>
 public sealed record RenderedConfiguration(
-    ImmutableArray<RenderedFile> Files, ImmutableArray<ServicePort> Services, string LocalPeer)
+    ImmutableArray<RenderedFile> Files, ImmutableArray<ServicePort> Services, string? LocalPeer)
 {
+    /// <summary>The option that goes with the files, or none.</summary>
+    public IEnumerable<string> LocalPeerOption => LocalPeer is null ? [] : ["-L", LocalPeer];
+
+    /// <summary>Where each service comes from, in the order of the files; one that is bound twice is here twice.</summary>
+    public ImmutableArray<RenderedBind> Binds { get; init; } = [];
+
+    /// <summary>In the order of the files.</summary>
+    public ImmutableArray<ConfigurationNote> Notes { get; init; } = [];
+
+    /// <summary>
+    /// To be there before the copy is started; without one HAProxy warns, as it would without the user's own.
+    /// </summary>
+    public ImmutableArray<ServerStateFile> ServerStateFiles { get; init; } = [];
+
+    /// <summary>
+    /// Sockets at which the copy listens beside the user's own; HAProxy leaves them behind when it ends.
+    /// </summary>
+    public ImmutableArray<string> OwnSockets { get; init; } = [];
+
     /// <summary>Puts the user's own path, line and addresses into what HAProxy says about the copy.</summary>
     public string Explain(string haproxyOutput)
     {
@@ -21,6 +43,8 @@ public sealed record RenderedConfiguration(
             string text = line;
             foreach (RenderedFile file in Files)
                 if (file.Source is not null) text = file.Explain(text);
+            // What HAProxy says of these it says of no line.
+            foreach (ServerStateFile file in ServerStateFiles) text = text.Replace(file.Path, file.UserPath, StringComparison.Ordinal);
             explained.Append(text);
         }
         return explained.ToString();
@@ -52,3 +76,29 @@ public sealed record RenderedFile(string Path, string? Source, byte[] Content, I
 /// <param name="Number">The line of the user's file it is, or stands below of.</param>
 /// <param name="Changed">The words of it that are not the user's: as the copy has them, and as the user wrote them.</param>
 public sealed record RenderedLine(int Number, ImmutableArray<(string Now, string Before)> Changed);
+
+/// <summary>A front address as the user's files bind it.</summary>
+/// <param name="Section"><c>frontend www</c>; <c>global</c> for a stats socket.</param>
+/// <param name="Parameters">What follows the address on its line, as it is written there.</param>
+public sealed record RenderedBind(Service Service, int PrivatePort, string Section, string File, int Line, string Parameters);
+
+/// <summary>Something projected that a reader should know of.</summary>
+public sealed record ConfigurationNote(string File, int Line, string Text)
+{
+    public override string ToString() => $"{File}:{Line}: {Text}";
+}
+
+/// <summary>A file from which the copy loads the state of its servers.</summary>
+/// <param name="Path">In the slot's directory.</param>
+/// <param name="UserPath">The one it stands for, as the user's files name it: relative names begin at HAProxy's working directory.</param>
+/// <param name="Backend">The only backend in it; null: all of them.</param>
+public sealed record ServerStateFile(string Path, string UserPath, string? Backend)
+{
+    /// <summary>Puts a copy of the user's there, if there is one and nobody has put anything there yet.</summary>
+    /// <param name="workingDirectory">HAProxy's, where relative names begin.</param>
+    internal void Provide(string workingDirectory)
+    {
+        string user = System.IO.Path.Combine(workingDirectory, UserPath);
+        if (!File.Exists(Path) && File.Exists(user)) AtomicFile.Write(Path, File.ReadAllBytes(user));
+    }
+}

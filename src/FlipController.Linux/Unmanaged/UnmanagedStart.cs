@@ -149,7 +149,9 @@ public sealed class UnmanagedStart(Systemd systemd, TimeProvider time)
     private static ChildProcess Program(UnmanagedHaproxy recorded, ImmutableArray<string> arguments) =>
         new(recorded.Executable, arguments)
         {
-            WorkingDirectory = recorded.WorkingDirectory, Environment = recorded.Environment, Timeout = TimeSpan.FromMinutes(2),
+            WorkingDirectory = recorded.WorkingDirectory, InheritsEnvironment = false, Timeout = TimeSpan.FromMinutes(2),
+            Environment = recorded.Environment.Select(v => v.Split('=', 2)).Where(v => v.Length == 2)
+                .GroupBy(v => v[0]).ToDictionary(v => v.Key, v => v.First()[1]),
         };
 
     /// <summary>

@@ -37,7 +37,7 @@ public sealed class MutationTests
             Assert.NotNull(copy.Explain($"x [{copy.Files[1].Path}:{random.Next(99)}] {copy.Files[1].Path}:99999999999 *:21000"));
             // The copy's own front addresses are the private ports and nothing else.
             ProjectionResult again = Projection.Render(
-                [.. copy.Files.Skip(1).Select(f => new SourceFile(f.Path, f.Content))], place with { Ports = new PortBlock(30000, 1000), LocalPeer = copy.LocalPeer });
+                [.. copy.Files.Skip(1).Select(f => new SourceFile(f.Path, f.Content))], place with { Ports = new PortBlock(30000, 1000), LocalPeer = copy.LocalPeer! });
             Assert.Empty(again.Faults);
             Assert.Equal(copy.Services.Select(s => s.PrivatePort).Order(), again.Configuration!.Services.Select(s => s.Service.Port).Order());
         }
