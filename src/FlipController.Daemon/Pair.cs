@@ -64,6 +64,7 @@ internal sealed class Pair : IAsyncDisposable
         _loop.Post(new Restarted(_edge.Now, alive.ToImmutable(), redirectTo, _edge.Options.Drain.MaxRetired));
         foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) _effects.Follow(generation);
         if (saved is { IsAdopted: true, Active: not null, Phase: not Releasing }) _effects.Relieve();
+        _effects.KeepServerState();
         Task loop = Task.Run(() => _loop.RunAsync(_stop.Token));
         Task files = _edge.Options.Haproxy.Watch ? Task.Run(() => WatchFilesAsync(_stop.Token)) : Task.CompletedTask;
         _work = BothAsync(loop, files);
