@@ -52,6 +52,9 @@ public sealed class CliTests : IDisposable
     [InlineData("flp edge", "\"flp\" is no verb; did you mean flip; nothing was done; see `flipctl --help`")]
     [InlineData("flip", "flip: Required argument 'PAIR' missing for command: 'flip'; nothing was done; see `flipctl flip --help`")]
     [InlineData("flip Edge", "flip: \"Edge\" is no pair name, which is 1 to 32 of a-z, 0-9, _ and -; nothing was done; see `flipctl flip --help`")]
+    [InlineData("render", "render: PAIR SLOT or --file PATH is missing; nothing was done; see `flipctl render --help`")]
+    [InlineData("render edge", "render: PAIR SLOT or --file PATH is missing; nothing was done; see `flipctl render --help`")]
+    [InlineData("render edge green --file x", "render: --file shows files, PAIR SLOT what a pair has; both together mean nothing; nothing was done; see `flipctl render --help`")]
     [InlineData("render edge red", "render: Argument 'red' not recognized. Must be one of: 'blue' 'green'; nothing was done; see `flipctl render --help`")]
     [InlineData("history --limit 0", "history: --limit must be at least 1; nothing was done; see `flipctl history --help`")]
     [InlineData("history --limit x", "history: Cannot parse argument 'x' for option '--limit' as expected type 'System.Int32'; nothing was done; see `flipctl history --help`")]
@@ -328,6 +331,27 @@ public sealed class CliTests : IDisposable
         Assert.Equal(0, (await FlipctlAsync("--socket", Socket, "plan", "edge", "--exit-code")).ExitCode);
         plan = plan with { Problems = ["no"] };
         Assert.Equal(3, (await FlipctlAsync("--socket", Socket, "plan", "edge", "--exit-code")).ExitCode);
+    }
+
+    [Fact(Timeout = Limit)]
+    public async Task Render_shows_the_copy_of_any_file_and_what_HAProxy_says_to_it()
+    {
+        string file = Path.Combine(_directory, "edge.cfg");
+        await File.WriteAllTextAsync(file, "global\n hard-stop-after 9s\ndefaults\n timeout connect 1s\n timeout client 1s\n timeout server 1s\nlisten a\n bind \"127.0.0.1:${PORT-80}\"\n bogus\n");
+        Ran rejected = await FlipctlAsync("render", "--file", file, "--check");
+        Assert.Equal(2, rejected.ExitCode);
+        Assert.Contains("listen a\n bind 127.0.0.1:21000\n", rejected.Output);
+        Assert.Contains($"note: {file}:2: hard-stop-after 9s", rejected.Error);
+        Assert.Contains($"parsing [{file}:9] : unknown keyword 'bogus' in 'listen' section", rejected.Error);
+        Assert.EndsWith($"flipctl: haproxy does not accept the copy of {file}\n", rejected.Error);
+        RenderReport report = JsonSerializer.Deserialize((await FlipctlAsync("render", "--file", file, "--json")).Output, WireJson.Default.RenderReport)!;
+        Assert.Equal(file, report.Files[1].Source);
+        Assert.Single(report.Notes!.Value);
+
+        await File.WriteAllTextAsync(file, "listen a\n bind udp@:53\n bind :80 transparent\n");
+        Assert.Equal(new Ran(2, "", $"{file}:2: bind \"udp@:53\" is a UDP address; only TCP addresses can be redirected\n"
+            + $"{file}:3: bind \":80\" is transparent: it takes connections for addresses of other hosts, which cannot be redirected to a private port\n"
+            + $"flipctl: {file} cannot be copied: 2 lines stand in the way\n"), await FlipctlAsync("render", "--file", file));
     }
 
     [Fact(Timeout = Limit)]
