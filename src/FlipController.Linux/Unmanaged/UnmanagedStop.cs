@@ -138,8 +138,10 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
             UnmanagedFinding now = await new UnmanagedSearch(systemd).FindAsync(services, ourPids, stop);
             if (now.Haproxy is { } back)
                 throw new FlipException($"{haproxy} was stopped, and {UnmanagedSearch.About(back.Main.Pid)} listens on "
-                    + $"{string.Join(", ", now.Served.Concat(now.Unserved).Take(3))} again: {supervisor ?? Supervisor(back) ?? "something"} "
-                    + "brings it back. NEW connections go to the pair all the same. Tell whatever starts it not to, and adopt again");
+                    + $"{string.Join(", ", now.Served.Concat(now.Unserved).Take(3))} again: {supervisor ?? back.Unit ?? Supervisor(back) ?? "something"} "
+                    + "brings it back. NEW connections go to the pair all the same. "
+                    + (back.Unit is null ? "Tell whatever starts it not to" : $"See that nothing starts it (`systemctl disable {back.Unit}`)")
+                    + ", and adopt again");
             if (alive && !haproxy.Main.IsAlive)
             {
                 alive = false;
