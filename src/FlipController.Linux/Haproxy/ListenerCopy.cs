@@ -110,7 +110,9 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
         BindParameters parameters = BindParameters.Read(placed.Line, firstParameter);
         if (parameters.Refusal is { } why) copy.Refuse(placed, $"{keyword} \"{text}\" {why}");
 
-        bool isStats = said is not null, tcp = false, whole = text != word.Text;
+        bool isStats = said is not null, tcp = false;
+        // With a variable in it the whole word is written as what it means here.
+        bool whole = text != word.Text || word.Sources?.Contains(-1) == true;
         int at = 0;
         var parts = new List<string>();
         var ports = new List<(int From, int To, int Port)>();
