@@ -37,8 +37,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 1
 # shellcheck source=tests/packages.sh
 . tests/packages.sh
-# For the tests alone: the shells whose completion scripts are checked.
+# For the tests alone: the shells whose completion scripts are checked, and what speaks to HAProxy's admin socket there.
 needed_packages+='
+socat           socat
 zsh             zsh
 fish            fish
 '

@@ -1,7 +1,9 @@
+using System.Net.Sockets;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 using FlipController.Core;
 using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Connections.Features;
 using Microsoft.AspNetCore.Http;
 
 namespace FlipController.Daemon;
@@ -23,11 +25,13 @@ internal static class ControlApi
         Pair(HttpMethods.Get, "/plan", async (context, pair) =>
         {
             string? binary = context.Request.Query["binary"];
+            if (binary is not null && await DeniedAsync(context, "name the program that runs (--binary)")) return;
             await AnswerAsync(context, WireJson.Default.PlanReport, await pair.PlanAsync(binary, context.RequestAborted));
         });
         Pair(HttpMethods.Post, "/flip", async (context, pair) =>
         {
             FlipRequest request = await BodyAsync(context, WireJson.Default.FlipRequest) ?? new FlipRequest();
+            if (request.Binary is not null && await DeniedAsync(context, "name the program that runs (--binary)")) return;
             await EndedAsync(context, pair, AnswerOf(pair, pair.FlipAsync(request)), request.Wait, stopping);
         });
         Pair(HttpMethods.Post, "/rollback", async (context, pair) =>
@@ -43,6 +47,7 @@ internal static class ControlApi
         Pair(HttpMethods.Post, "/release", async (context, pair) =>
         {
             ReleaseRequest request = await BodyAsync(context, WireJson.Default.ReleaseRequest) ?? new ReleaseRequest();
+            if (request.Unit is not null && await DeniedAsync(context, "name the unit to start (--unit)")) return;
             await EndedAsync(context, pair, AnswerOf(pair, pair.ReleaseAsync(request)), request.Wait, stopping);
         });
         app.MapPost("/v1/reload", async context =>
@@ -81,6 +86,22 @@ internal static class ControlApi
         "green" => AnswerAsync(context, WireJson.Default.RenderReport, await pair.RenderAsync(Slot.Green, context.RequestAborted)),
         var other => RefuseAsync(context, 400, "usage", $"cannot render the slot \"{other}\" of pair {pair.Name}: a slot is blue or green"),
     });
+
+    /// <summary>
+    /// The control group may say when and back, not what runs as root: that is for root alone. True: the caller has been refused.
+    /// </summary>
+    private static async Task<bool> DeniedAsync(HttpContext context, string what)
+    {
+        // struct ucred { pid_t pid; uid_t uid; gid_t gid; }: unix(7), SO_PEERCRED
+        const int solSocket = 1, soPeerCred = 17;
+        byte[] credentials = new byte[12];
+        Socket? socket = context.Features.Get<IConnectionSocketFeature>()?.Socket;
+        bool isRoot = socket?.GetRawSocketOption(solSocket, soPeerCred, credentials) == credentials.Length
+            && BitConverter.ToUInt32(credentials, 4) == 0;
+        if (isRoot) return false;
+        await RefuseAsync(context, 403, "refused", $"only root may {what}; nothing was done");
+        return true;
+    }
 
     private static async Task StatusAsync(HttpContext context, Fleet fleet)
     {

@@ -64,6 +64,7 @@ internal sealed class Pair : IAsyncDisposable
         _loop.Post(new Restarted(_edge.Now, alive.ToImmutable(), redirectTo, _edge.Options.Drain.MaxRetired));
         foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) _effects.Follow(generation);
         if (saved is { IsAdopted: true, Active: not null, Phase: not Releasing }) _effects.Relieve();
+        _effects.KeepServerState();
         Task loop = Task.Run(() => _loop.RunAsync(_stop.Token));
         Task files = _edge.Options.Haproxy.Watch ? Task.Run(() => WatchFilesAsync(_stop.Token)) : Task.CompletedTask;
         _work = BothAsync(loop, files);
@@ -139,14 +140,24 @@ internal sealed class Pair : IAsyncDisposable
         PairState s = State;
         ImmutableArray<Service> services = await ServicesAsync(s);
         FlipRecord flip;
-        if (s is { IsAdopted: true, Active: not null })
+        bool done = s is { IsAdopted: true, Active: not null };
+        try
         {
+            if (!done) await _effects.Fallback.FindAsync(services, request.Stop, _stop.Token);
+        }
+        // An adoption that was under way has ended meanwhile, and told the one that is looked for to stop.
+        catch (RefusedException) when (State is { IsAdopted: true, Active: not null })
+        {
+            (done, s) = (true, State);
+        }
+        if (done)
+        {
+            int active = s.Active!.Number;
             if (request.Stop) _effects.Fallback.AskToStop();
-            flip = new FlipRecord(s.LastFlipId, "adopt", s.Active.Number, s.Active.Number, "unchanged", _edge.Now, 0, null, request.Reason, null);
+            flip = new FlipRecord(s.LastFlipId, "adopt", active, active, "unchanged", _edge.Now, 0, null, request.Reason, null);
         }
         else
         {
-            await _effects.Fallback.FindAsync(services, request.Stop, _stop.Token);
             flip = await _loop.AskAsync(id => new FlipAsked(
                 _edge.Now, new FlipWish(FlipTrigger.Adopt, request.Reason, true, null, null, [id])));
         }

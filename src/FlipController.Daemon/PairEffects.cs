@@ -26,9 +26,10 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
 
     public Fallback Fallback { get; } = new(edge, state);
 
+    private readonly ServerStateKeeping _serverState = new(edge, state);
     private readonly Gate _gate = new(edge.Options.Gate, edge.Time);
 
-    public StandbyStart Start => _start ??= new StandbyStart(edge, Fallback);
+    public StandbyStart Start => _start ??= new StandbyStart(edge, Fallback, _serverState);
 
     public ValueTask RunAsync(Effect effect)
     {
@@ -68,6 +69,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 Beside($"end {discard.Number}", stop => _departure.DiscardAsync(discard.Number, stop));
                 break;
             case Retire retire:
+                Beside("server state once", stop => _serverState.SaveAsync(state().Active, stop));
                 Beside($"retire {retire.Generation.Number}", stop => _departure.RetireAsync(retire, post, stop));
                 break;
             case Close close:
@@ -98,6 +100,9 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         return ValueTask.CompletedTask;
     }
 
+    /// <summary>For as long as the pair is looked after.</summary>
+    public void KeepServerState() => Beside("server state", _serverState.RunAsync);
+
     /// <summary>From now on its death is an event.</summary>
     public void Follow(Generation generation)
     {
@@ -118,6 +123,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         string? why = await _gate.ProveAsync(
             prove.Candidate, edge.AdminOf(prove.Candidate), prove.Against is { } active ? edge.AdminOf(active) : null,
             question => Tell("progress", "gating", $"{prove.Candidate} must show that {question}"), stop);
+        if (why is null) await _serverState.SaveAsync(prove.Candidate, stop);
         post(why is null
             ? new GatePassed(edge.Now, prove.Candidate.Number, await runtime.EndAsync(t => Tell("progress", "gating", t), stop))
             : new GateFailed(edge.Now, prove.Candidate.Number, $"{why}; {PairEdge.Holds(prove.Against)}."));
@@ -292,6 +298,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     public async ValueTask DisposeAsync()
     {
         await _stop.CancelAsync();
+        await _serverState.SaveAsync(state().Active, CancellationToken.None);
         await Task.WhenAll(_unfinished.Keys.Select(r => r.Task));
         // The watch is everybody's and outlives a reload: what this pair's next owner follows must not be told to this one as well.
         foreach (ProcessIdentity process in _followed.Values) edge.Deaths.Remove(process);

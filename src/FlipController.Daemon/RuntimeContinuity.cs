@@ -25,14 +25,25 @@ internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Gen
         string? failed = await BoundedAsync(async bound =>
         {
             GenerationPlace place = edge.PlaceOf(candidate.Number);
-            if (RuntimeBaseline.Read(place) is null)
-                RuntimeBaseline.Save(place, (await RuntimeReading.ReadAsync(edge.AdminOf(candidate), bound)).AsConfigured());
+            if (RuntimeBaseline.Read(place) is null) RuntimeBaseline.Save(place, await TakeAsync(place, bound));
             if (edge.Options.Continuity.RuntimeChanges == RuntimeChangesRule.Carry && active is not null)
                 await LookAsync(active, withLate: false, bound);
         }, stop);
         if (failed is not null)
             edge.Log.LogWarning(new EventId(150, "RuntimeUnread"), "pair {Pair}: runtime changes, before the gate: {Why}", edge.Name, failed);
     }
+
+    /// <summary>What the candidate's files give; nobody has changed anything on it yet.</summary>
+    private async Task<RuntimeState> TakeAsync(GenerationPlace place, CancellationToken stop)
+    {
+        RuntimeState own = (await RuntimeReading.ReadAsync(edge.AdminOf(candidate), stop)).AsConfigured();
+        if (active is null || !SavedServerState.IsLoadedBy(place)) return own;
+        RuntimeState now = await RuntimeReading.ReadAsync(edge.AdminOf(active), stop);
+        return own.WithoutLoaded(BaselineOf(active, now), now);
+    }
+
+    private RuntimeState BaselineOf(Generation generation, RuntimeState now) =>
+        RuntimeBaseline.Read(edge.PlaceOf(generation.Number)) ?? now.AsConfigured();
 
     /// <summary>After the gate, right before the switch. Null: there is nothing to tell.</summary>
     /// <param name="tell">Told what will be lost, while there is time to do something about it.</param>
@@ -41,9 +52,8 @@ internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Gen
         if (active is null) return null;
         ImmutableArray<RuntimeChange> changes = [];
         string? failed = await BoundedAsync(async bound => changes = await LookAsync(active, withLate: true, bound), stop);
-        bool carries = edge.Options.Continuity.RuntimeChanges == RuntimeChangesRule.Carry;
-        ImmutableArray<string> carried = Sentences(changes.Where(c => carries && c.Why is null));
-        ImmutableArray<string> lost = Sentences(changes.Where(c => !carries || c.Why is not null));
+        ImmutableArray<string> carried = Sentences(changes.Where(c => c.Why is null));
+        ImmutableArray<string> lost = Sentences(changes.Where(c => c.Why is not null));
         if (failed is not null) lost = lost.Add($"whatever was changed at run time on {active}: {failed}");
         foreach (string sentence in carried)
             edge.Log.LogInformation(new EventId(151, "RuntimeCarried"), "pair {Pair}: carried to {Candidate}: {Change}",
@@ -59,13 +69,13 @@ internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Gen
     private async Task<ImmutableArray<RuntimeChange>> LookAsync(Generation from, bool withLate, CancellationToken stop)
     {
         RuntimeState now = await RuntimeReading.ReadAsync(edge.AdminOf(from), stop);
-        RuntimeState before = RuntimeBaseline.Read(edge.PlaceOf(from.Number)) ?? now.AsConfigured();
-        RuntimeState? file = RuntimeBaseline.Read(edge.PlaceOf(candidate.Number));
-        if (edge.Options.Continuity.RuntimeChanges != RuntimeChangesRule.Carry)
-            return new RuntimeChanges(before, now, file, file, true, _made).All();
         RuntimeState there = await RuntimeReading.ReadAsync(edge.AdminOf(candidate), stop);
-        var changes = new RuntimeChanges(before, now, file ?? there.AsConfigured(), there, withLate, _made);
+        RuntimeState file = RuntimeBaseline.Read(edge.PlaceOf(candidate.Number)) ?? there.AsConfigured();
+        var changes = new RuntimeChanges(BaselineOf(from, now), now, file, there, withLate, _made);
         ImmutableArray<RuntimeChange> found = changes.All();
+        // What the standby has already, a server state loaded at its start gave it.
+        if (edge.Options.Continuity.RuntimeChanges != RuntimeChangesRule.Carry)
+            return [.. found.Select(c => c.Commands.IsEmpty ? c : c with { Why = "" })];
         ImmutableArray<RuntimeChange> made = await RuntimeCarry.MakeAsync(edge.AdminOf(candidate), changes.Undone, found, stop);
         _made = changes.Made;
         return made;

@@ -11,7 +11,7 @@ using FlipController.Linux.State;
 namespace FlipController.Daemon;
 
 /// <summary>From the user's files to a standby that is up: read, render, validate, start. Nothing that has traffic is touched.</summary>
-internal sealed class StandbyStart(PairEdge edge, Fallback fallback)
+internal sealed class StandbyStart(PairEdge edge, Fallback fallback, ServerStateKeeping serverState)
 {
     private readonly WatchedFiles _files = new(edge.Options.Haproxy);
 
@@ -32,6 +32,7 @@ internal sealed class StandbyStart(PairEdge edge, Fallback fallback)
             await RefuseTakenAsync(rendered, effect.Active, effect.MayTake, stop);
             Instance instance = InstanceOf(binary, rendered, place, snapshot);
             instance.WriteFiles();
+            await serverState.FillAsync([.. rendered.ServerStateFiles.Select(f => (f.Path, f.Backend))], effect.Active, stop);
             if (await instance.CheckAsync(stop) is { } rejected) throw new FlipException($"HAProxy rejects the configuration: {rejected}");
             edge.Store.SaveSnapshot(run.Number, snapshot);
             ProcessIdentity process = await instance.StartAsync(stop);

@@ -16,7 +16,8 @@ public sealed class ContinuityTests
 {
     private const int Limit = 20;
 
-    private static string Config(string label) => PairUnderTest.Config(label,
+    // The servers change places: persistence is by their names.
+    private static string Config(string label, bool turned = false) => PairUnderTest.Config(label,
         frontend: $$"""
             stick-table type ip size 10k expire 10m store gpc0,conn_cnt,http_req_rate(10m) # limited clients
               http-request track-sc0 src if { req.hdr(X-Limited) -m found }
@@ -24,13 +25,11 @@ public sealed class ContinuityTests
               http-request deny deny_status 429 if { req.hdr(X-Limited) -m found } { sc_http_req_rate(0) gt {{Limit}} }
               http-after-response set-header X-Server %s
             """,
-        backend: """
+        backend: $"""
             balance random
               stick-table type ip size 10k expire 10m
               stick on src
-              server s1 127.0.0.1:8080
-              server s2 127.0.0.1:8080
-              server s3 127.0.0.1:8080
+              {string.Join("\n  ", (turned ? ["s3", "s1", "s2"] : new[] { "s1", "s2", "s3" }).Select(s => $"server {s} 127.0.0.1:8080"))}
             """);
 
     /// <summary>A request over a connection of its own, from an address of the host's own.</summary>
@@ -86,9 +85,12 @@ public sealed class ContinuityTests
         for (int i = 1; i <= 10; i++)
         {
             var clock = System.Diagnostics.Stopwatch.StartNew();
-            PairStatus status = await pair.FlipByEditAsync(Config($"v{i}"));
+            PairStatus status = await pair.FlipByEditAsync(Config($"v{i}", turned: i % 2 == 1));
             Show($"flip {i}: {clock.ElapsedMilliseconds} ms from the edit");
             await AskAsync($"v{i}", status.Active!);
+            if (i != 5) continue;
+            await pair.RestartDaemonAsync(PairUnderTest.Kill);
+            await pair.UntilAsync(s => s.State is "watching" or "steady", "the daemon should be back");
         }
         FlipRecord back = await pair.RollbackAsync();
         Assert.Equal("rolled-back", back.Outcome);

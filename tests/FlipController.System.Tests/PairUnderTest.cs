@@ -96,7 +96,9 @@ internal sealed class PairUnderTest : IAsyncDisposable
 
     /// <summary>Serving its first generation when it returns.</summary>
     /// <param name="before">Runs before the daemon starts, when haproxy.cfg is <see cref="Config"/> of v1.</param>
-    public static async Task<PairUnderTest> StartAsync(PairYaml? yaml = null, Action<PairUnderTest>? before = null)
+    /// <param name="until">What to wait for instead, when something other than the pair serves at first.</param>
+    public static async Task<PairUnderTest> StartAsync(
+        PairYaml? yaml = null, Action<PairUnderTest>? before = null, Func<PairStatus, bool>? until = null)
     {
         Require.Netns();
         Require.Program("haproxy");
@@ -107,7 +109,7 @@ internal sealed class PairUnderTest : IAsyncDisposable
             before?.Invoke(pair);
             pair.Files.Write("flipcontroller.yaml", pair.Text(yaml ?? new PairYaml()));
             pair.StartDaemon();
-            await pair.UntilAsync(s => s.State == "steady", "the first generation should serve");
+            await pair.UntilAsync(until ?? (s => s.State == "steady"), "the first generation should serve");
             // Neighbours that do not know each other yet lose SYNs for a second: not what is measured here.
             foreach (IPEndPoint service in pair.Services) (await pair.ConnectAsync(service)).Dispose();
             return pair;

@@ -114,4 +114,39 @@ public sealed class RuntimeChangesTests
         Assert.Matches(@"app \d+ s1 127\.0\.0\.1 \d 0 ", await AskAsync(pair, "show servers state app"));
         Assert.Null((await pair.FlipAsync()).Lost);
     }
+
+    /// <summary>With <c>load-server-state-from-file</c> the servers of a standby begin as the active one's are, and those of a cold start as the last ones were.</summary>
+    [Theory(Timeout = Limit)]
+    [InlineData("name")]
+    [InlineData("carry")]
+    public async Task A_server_state_is_handed_on_and_outlives_everything(string rule)
+    {
+        Require.Program("socat");
+        await using PairUnderTest pair = await PairUnderTest.StartAsync(
+            new PairYaml { Continuity = $"{{ runtime_changes: {rule} }}", FlipsByItself = false }, before: pair => pair.Write(PairUnderTest.Config("v1",
+                global: $"server-state-file {pair.Files["user-state"]}", backend: $"load-server-state-from-file global\n  {Servers}")));
+        await SayAsync(pair, "set server app/s1 state maint", "set server app/s2 weight 3");
+        string[] sentences = ["server app/s1 is in maintenance", "server app/s2 has weight 3 instead of 10"];
+        for (int flip = 0; flip < 2; flip++)
+        {
+            FlipRecord record = await pair.FlipAsync();
+            Assert.Equal(sentences, record.Carried!.Value);
+            Assert.Null(record.Lost);
+            await AsChangedAsync();
+        }
+        // Nothing of ours lives any more: as after a reboot.
+        await pair.EndDaemonAsync(PairUnderTest.Terminate);
+        foreach (int pid in pair.HaproxyPids()) pair.Nets.Server.Exec("kill", "-9", $"{pid}");
+        await Eventually.True(() => pair.HaproxyPids().Length == 0, PairUnderTest.Patience, () => "HAProxy should be gone");
+        pair.StartDaemon();
+        await pair.UntilAsync(s => s.State == "steady" && s.Active is not null, "it should serve again");
+        await AsChangedAsync();
+
+        async Task AsChangedAsync()
+        {
+            string state = await AskAsync(pair, "show servers state app");
+            Assert.Matches(@"app \d+ s1 127\.0\.0\.1 \d 1 ", state);
+            Assert.Matches(@"app \d+ s2 127\.0\.0\.1 \d 0 3 10 ", state);
+        }
+    }
 }

@@ -119,5 +119,27 @@ public sealed class UpgradeTests
         await PassedAsync(load);
     }
 
+    [Fact(Timeout = 60_000)]
+    public async Task Who_may_use_the_socket_but_is_not_root_names_no_program_and_no_unit()
+    {
+        const UnixFileMode passable = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute | UnixFileMode.OtherExecute;
+        const UnixFileMode everybody = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.OtherRead | UnixFileMode.OtherWrite;
+        await using PairUnderTest pair = await PairUnderTest.StartAsync(s_warm);
+        File.SetUnixFileMode(pair.Files.Path, passable);
+        File.SetUnixFileMode(pair.Socket, everybody);
+        foreach (var (method, path, body, answer) in new[]
+        {
+            ("POST", "flip", """{"binary":"/bin/true"}""", "403"), ("GET", "plan?binary=/bin/true", "", "403"),
+            ("POST", "release", """{"unit":"poweroff.target"}""", "403"), ("GET", "plan", "", "200"), ("POST", "flip", "{}", "200"),
+        })
+        {
+            using NetnsProcess curl = pair.Nets.Server.Start("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
+                "curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}", "--unix-socket", pair.Socket,
+                "--request", method, "--data", body, $"http://flip/v1/pairs/{PairUnderTest.Name}/{path}");
+            Assert.Equal(0, await curl.Exit(Patience));
+            Assert.Equal(answer, curl.Output.Trim());
+        }
+    }
+
     private static string? Executable(int pid) => File.ResolveLinkTarget($"/proc/{pid}/exe", returnFinalTarget: false)?.FullName;
 }

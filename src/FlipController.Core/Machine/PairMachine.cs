@@ -1,5 +1,4 @@
 using System.Collections.Immutable;
-using System.Diagnostics;
 
 namespace FlipController.Core.Machine;
 
@@ -23,7 +22,7 @@ namespace FlipController.Core.Machine;
 /// the unmanaged server's until another generation is proven. An event that makes no sense in a
 /// state is ignored by name: a daemon that holds traffic must not crash on a surprise.
 /// </remarks>
-public static class PairMachine
+public static partial class PairMachine
 {
     public static Decision Decide(PairState s, PairEvent e)
     {
@@ -279,62 +278,6 @@ public static class PairMachine
         _ => Meaningless(s, e),
     };
 
-    private static Decision InReleasing(PairState s, Releasing phase, PairEvent e)
-    {
-        switch (e)
-        {
-            case FlipAsked asked:
-                return Wait(s, asked.Wish);
-            case RollbackAsked:
-                return new Denied(Refusal.ReleaseUnderWay);
-            case ReleaseAsked asked:
-                ReleaseRun joined = phase.Run with { Requests = phase.Run.Requests.Add(asked.Request) };
-                return new Next(s with { Phase = phase with { Run = joined } }, []);
-            case FallbackProven proven when proven.Id == phase.Run.Id && !phase.IsProven:
-                return new Next(s with { Phase = phase with { IsProven = true } }, [new ClearRedirect(s.Active)]);
-            case FallbackFailed failed when failed.Id == phase.Run.Id && !phase.IsProven:
-                return Kept(s, phase, failed.Why, e.At);
-            case Cleared cleared when phase.IsProven:
-                return GivenBack(s, phase, cleared.Hold, cleared.OldSideConnections, e.At);
-            case ClearFailed failed when phase.IsProven:
-                // With nobody of ours left the unmanaged server is the only way on.
-                return s.Active is null ? TryLater(s with { Fault = failed.Why }) : Kept(s, phase, failed.Why, e.At);
-            case RetryDue when phase.IsProven:
-                return new Next(s, [new ClearRedirect(s.Active)]);
-            case UndoElapsed elapsed when phase.Undo is { } undo && s.Active?.Number == elapsed.Number:
-                return RetireGeneration(s with { Phase = phase with { Undo = null } }, undo.Previous, e.At).Before(new Unwatch());
-            case GenerationDied died when died.Number == phase.Undo?.Previous.Number:
-                return new Next(s with { Phase = phase with { Undo = null } }, [new Unwatch()]);
-            case GenerationDied died when died.Number == s.Active?.Number && phase is { IsProven: false, Undo: { } undo }:
-                string why = $"generation {died.Number} {died.How} meanwhile";
-                FlipRecord given = Ended(phase.Run, "failed", e.At, null, why);
-                return Return(s with { LastFlip = given }, undo, "returned", $"generation {died.Number} {died.How}", [], true)
-                    .Before(new Record(given), new Answer(phase.Run.Requests, given));
-            case GenerationDied died when died.Number == s.Active?.Number:
-                return new Next(s with { Active = null, Fault = DeathFault(died) }, []);
-            default:
-                return Meaningless(s, e);
-        }
-    }
-
-    private static Decision InReleased(PairState s, PairEvent e)
-    {
-        switch (e)
-        {
-            case FlipAsked { Wish.Trigger: FlipTrigger.Operator or FlipTrigger.Adopt } asked:
-                return Begin(s, asked.Wish, e.At, null);
-            case FlipAsked:
-                return new Ignored("NEW connections go to the unmanaged server");
-            case RollbackAsked:
-                return new Denied(Refusal.AlreadyReleased);
-            case ReleaseAsked asked:
-                return new Next(s, [new Answer([asked.Request],
-                    Ended(new ReleaseRun(s.LastFlipId, asked.Reason, [], null, e.At), "unchanged", e.At, null, null))]);
-            default:
-                return Meaningless(s, e);
-        }
-    }
-
     // ---- what the states share
 
     /// <summary>A flip starts. The undo window stays open until its standby is up.</summary>
@@ -529,46 +472,6 @@ public static class PairMachine
         return new Next(s with { Retired = retired }, effects);
     }
 
-    // ---- release
-
-    private static Next Release(PairState s, ReleaseAsked asked, UndoWindow? undo)
-    {
-        var run = new ReleaseRun(s.LastFlipId + 1, asked.Reason, [asked.Request], s.Active?.Number, asked.At);
-        return new Next(
-            s with { LastFlipId = run.Id, RetryTicket = null, Phase = new Releasing(run, undo, IsProven: false) },
-            [new ProveFallback(run, s.Active)]);
-    }
-
-    /// <summary>The release came to nothing: everything stays as it was.</summary>
-    private static Next Kept(PairState s, Releasing phase, string why, DateTimeOffset at)
-    {
-        FlipRecord flip = Ended(phase.Run, "failed", at, null, why);
-        s = s with { LastFlip = flip };
-        Next next = s.Active is null ? Revive(s, s.Fault ?? why, at)
-            : phase.Undo is { } undo && s.Pending is { } wish && !IsLive(s, wish) ? Begin(s, wish, at, undo)
-            : phase.Undo is not null ? new Next(s with { Pending = null, Phase = new Watching(phase.Undo) }, [])
-            : Settle(s, at);
-        return next.Before(new Record(flip), new Answer(phase.Run.Requests, flip));
-    }
-
-    private static Next GivenBack(PairState s, Releasing phase, HoldReport hold, int? oldSideConnections, DateTimeOffset at)
-    {
-        FlipRecord flip = Ended(phase.Run, "done", at, hold, null) with { OldSideConnections = oldSideConnections };
-        Next previous = RetireGeneration(s, phase.Undo?.Previous, at);
-        Next active = RetireGeneration(previous.State, s.Active, at);
-        PairState rests = active.State with
-        {
-            Active = null, LastFlip = flip, Fault = null, Attempts = 0, RetryTicket = null, LeftContent = null,
-            LastGood = null, BeforeLast = null,
-            IsAdopted = false, IsReleased = true,
-        };
-        return Settle(rests, at).Before(
-            [new Unwatch(), .. previous.Effects, .. active.Effects, new Record(flip), new Answer(phase.Run.Requests, flip)]);
-    }
-
-    private static FlipRecord Ended(ReleaseRun run, string outcome, DateTimeOffset at, HoldReport? hold, string? error) =>
-        new(run.Id, "release", run.From, null, outcome, run.Started, (long)(at - run.Started).TotalMilliseconds, hold, run.Reason, error);
-
     private static FlipRecord Ended(FlipRun run, string outcome, DateTimeOffset at, HoldReport? hold, string? error) =>
         new(run.Id, run.Wish.Trigger.ToString().ToLowerInvariant(), run.From, run.Number, outcome, run.Started,
             (long)(at - run.Started).TotalMilliseconds, hold, run.Wish.Reason, error);
@@ -582,116 +485,6 @@ public static class PairMachine
     }
 
     private static Ignored Meaningless(PairState s, PairEvent e) => new($"{e.Kind} means nothing while {s.Phase.Name}");
-
-    // ---- restart
-
-    /// <summary>
-    /// The controller was away. What is saved says what was intended, <paramref name="e"/> what is: dead generations are dropped,
-    /// the kernel's rule tells whether a switch had happened, and whatever was under way is taken up or begun anew.
-    /// </summary>
-    private static Next Resume(PairState s, Restarted e)
-    {
-        var effects = ImmutableArray.CreateBuilder<Effect>();
-        bool Lives(Generation? g) => g is not null && e.Alive.Contains(g.Number);
-
-        s = s with { MaxRetired = e.MaxRetired, RetryTicket = null };
-        foreach (RetiredGeneration retired in s.Retired)
-        {
-            if (Lives(retired.Generation)) effects.Add(new Retire(retired.Generation, retired.At));
-            else
-            {
-                s = s with { Retired = s.Retired.Remove(retired) };
-                effects.Add(new Drained(retired.Generation));
-            }
-        }
-        Phase was = s.Phase;
-        Generation? active = Lives(s.Active) ? s.Active : null;
-        if (s.Active is not null && active is null) s = s with { Fault = $"{s.Active} was found dead when the controller started" };
-        Next next = Resumed();
-        return next.Before([.. effects]);
-
-        Next Resumed()
-        {
-            switch (was)
-            {
-                case Preparing p:
-                    s = WaitingAgain(s, p.Run.Wish);
-                    effects.Add(new Discard(p.Run.Number));
-                    return WithUndo(p.Undo, keepWindow: false);
-                case Gating g when Lives(g.Candidate) && (active is null || e.RedirectTo == active.Number):
-                    return new Next(s with { Active = active }, [new Prove(g.Run, g.Candidate, active)]);
-                case Gating g:
-                    s = WaitingAgain(s, g.Run.Wish);
-                    effects.Add(new Discard(g.Candidate.Number));
-                    return OnActive();
-                case Switching w when Lives(w.Candidate) && e.RedirectTo == w.Candidate.Number:
-                    // The transaction was done and nobody was left to hear of it.
-                    return Arrived(s with { Active = active }, w with { CandidateDied = false },
-                        new Switched(e.At, w.Candidate.Number, new HoldReport("unknown", 0, 0, 0), null));
-                case Switching w when Lives(w.Candidate):
-                    return new Next(
-                        s with { Active = active, Phase = new Gating(w.Run, w.Candidate) }, [new Prove(w.Run, w.Candidate, active)]);
-                case Switching w:
-                    s = WaitingAgain(s, w.Run.Wish);
-                    effects.Add(new Discard(w.Candidate.Number));
-                    return OnActive();
-                case Watching w:
-                    return WithUndo(w.Undo, keepWindow: true);
-                case Returning r when Lives(r.Target):
-                    return new Next(
-                        s with { Phase = r with { LeftDied = active is null, TargetDied = false } }, [new Switch(r.Target, active)]);
-                case Returning r:
-                    effects.Add(new Discard(r.Target.Number));
-                    return OnActive();
-                case Cold:
-                    return Begin(s, s.Pending ?? new FlipWish(FlipTrigger.Start, null, true, null, null, []), e.At, null);
-                case Steady or Restoring or Faulted:
-                    return OnActive();
-                case Releasing { IsProven: true } r when e.RedirectTo is null:
-                    // The transaction was done and nobody was left to hear of it.
-                    return GivenBack(s with { Active = active }, r, new HoldReport("unknown", 0, 0, 0), null, e.At);
-                case Releasing r when active is null || e.RedirectTo == active.Number:
-                    UndoWindow? undo = Lives(r.Undo?.Previous) ? r.Undo : null;
-                    return new Next(
-                        s with { Active = active, Phase = r with { Undo = undo, IsProven = false } },
-                        [.. undo is not null && active is not null ? [new Watch(undo, active)] : (Effect[])[],
-                            new ProveFallback(r.Run, active)]);
-                case Releasing r:
-                    return WithUndo(r.Undo, keepWindow: false);
-                case Released:
-                    return new Next(s, [.. Unredirected()]);
-                default:
-                    throw new UnreachableException(was.Name);
-            }
-        }
-
-        // A switch that nobody heard of, to a generation that is dead now.
-        Effect[] Unredirected() => e.RedirectTo is null ? [] : [new ClearRedirect(null)];
-
-        Next WithUndo(UndoWindow? undo, bool keepWindow)
-        {
-            bool warm = Lives(undo?.Previous);
-            if (active is null && warm)
-                return Return(s, undo!, "returned", $"{s.Active} was found dead when the controller started", [], true);
-            if (active is not null && e.RedirectTo == active.Number && warm && keepWindow)
-                return new Next(s with { Phase = new Watching(undo!) }, [new Watch(undo!, active)]);
-            if (!warm) return OnActive();
-            Next retired = RetireGeneration(s, undo!.Previous, e.At);
-            s = retired.State;
-            effects.AddRange(retired.Effects);
-            return OnActive();
-        }
-
-        Next OnActive()
-        {
-            if (active is null && s.IsReleased) return Settle(s with { Active = null }, e.At).Before(Unredirected());
-            if (active is null) return Revive(s, s.Fault ?? "nothing was found alive when the controller started", e.At);
-            s = s with { Active = active };
-            return e.RedirectTo == active.Number
-                ? Settle(s, e.At)
-                : new Next(s with { Phase = new Restoring(ActiveDied: false) }, [new Switch(active, null)]);
-        }
-    }
 
     private static Next Before(this Next next, params ReadOnlySpan<Effect> effects) =>
         next with { Effects = [.. effects, .. next.Effects] };

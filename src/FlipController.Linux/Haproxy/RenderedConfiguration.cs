@@ -15,6 +15,9 @@ namespace FlipController.Linux.Haproxy;
 public sealed record RenderedConfiguration(
     ImmutableArray<RenderedFile> Files, ImmutableArray<ServicePort> Services, string? LocalPeer)
 {
+    /// <summary>Our own name in place of the user's, when it is in our own file; null: it is not.</summary>
+    internal (string Now, string Before)? PeerName { get; init; }
+
     /// <summary>The option that goes with the files, or none.</summary>
     public IEnumerable<string> LocalPeerOption => LocalPeer is null ? [] : ["-L", LocalPeer];
 
@@ -45,6 +48,7 @@ public sealed record RenderedConfiguration(
                 if (file.Source is not null) text = file.Explain(text);
             // What HAProxy says of these it says of no line.
             foreach (ServerStateFile file in ServerStateFiles) text = text.Replace(file.Path, file.UserPath, StringComparison.Ordinal);
+            if (PeerName is { } name) text = text.Replace(name.Now, name.Before, StringComparison.Ordinal);
             explained.Append(text);
         }
         return explained.ToString();

@@ -12,7 +12,8 @@ namespace FlipController.Linux.State;
 /// <summary>
 /// What one pair keeps on disk, STATE/pairs/NAME: state.json (the machine's state), history.jsonl (a flip a line; a later line
 /// with the same id replaces the earlier), generations/N.json (the files generation N was made from), adoption.json (the unmanaged
-/// HAProxy that NEW connections were taken over from), peers.key.
+/// HAProxy that NEW connections were taken over from), peers.key (what the generations prove themselves to each other with), and
+/// server-state (what the active one's servers were like last, where the configuration loads that).
 /// </summary>
 public sealed class PairStore
 {
@@ -28,6 +29,9 @@ public sealed class PairStore
     }
 
     private string StatePath => Path.Combine(_directory, "state.json");
+
+    /// <summary>What the servers were like last, in HAProxy's own format.</summary>
+    public string ServerStatePath => Path.Combine(_directory, "server-state");
 
     private string HistoryPath => Path.Combine(_directory, "history.jsonl");
 

@@ -102,6 +102,30 @@ internal sealed record HaproxyProcess(ProcessIdentity Identity, int Parent, uint
     }
 
     /// <summary>
+    /// It would handle the signal now: proc(5), SigCgt and SigBlk. A master that starts or reloads runs itself anew (src/haproxy.c,
+    /// mworker_reexec), and a signal in between may be lost, or end it and its workers with it.
+    /// </summary>
+    public static bool Handles(int pid, int signal)
+    {
+        try
+        {
+            ulong caught = 0, blocked = 0;
+            foreach (string line in File.ReadLines($"{Place(pid)}/status"))
+            {
+                if (line.StartsWith("SigBlk:", StringComparison.Ordinal)) blocked = Mask(line);
+                if (line.StartsWith("SigCgt:", StringComparison.Ordinal)) caught = Mask(line);
+            }
+            return (caught & ~blocked & 1ul << (signal - 1)) != 0;
+        }
+        catch (IOException)
+        {
+            return false;
+        }
+
+        static ulong Mask(string line) => ulong.Parse(line.AsSpan("SigCgt:".Length).Trim(), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture);
+    }
+
+    /// <summary>
     /// The device and the directory that are mounted as its "/", proc(5), mountinfo: of a container they are others, with mounts of one's
     /// own beside them (PrivateTmp, `ip netns exec`) they are not. Null: it is in a chroot, where no mount is seen as "/".
     /// </summary>

@@ -62,12 +62,15 @@ public sealed class UnmanagedStart(Systemd systemd, TimeProvider time)
             found = await search.FindAsync(services, ourPids, stop);
             if (found.IsWhole) return found.Haproxy!;
             if (time.GetElapsedTime(began) > ListenBound)
-                throw new FlipException($"{unit ?? recorded!.Executable} was started and does not listen on {string.Join(", ", found.Unserved)} "
-                    + $"after {Durations.Format(ListenBound)}{string.Concat(found.Refusals.Select(r => $" | {r}"))}; "
-                    + "does its configuration still have these addresses? NEW connections go to the pair as before");
+                throw new FlipException($"{unit ?? recorded!.Executable} was started, but {Missing(found)} after "
+                    + $"{Durations.Format(ListenBound)}. NEW connections go to the pair as before");
             await Task.Delay(s_pause, time, stop);
         }
     }
+
+    private static string Missing(UnmanagedFinding found) => string.Join(" | ", found.Unserved.IsEmpty
+        ? found.Refusals
+        : found.Refusals.Prepend($"does not listen on {string.Join(", ", found.Unserved)} (does its configuration still have that?)"));
 
     private async Task ServeAsync(string unit, UnmanagedHaproxy? recorded, CancellationToken stop)
     {
@@ -96,13 +99,22 @@ public sealed class UnmanagedStart(Systemd systemd, TimeProvider time)
             throw new FlipException($"{recorded.Executable} would not start again, its configuration is not valid now: {why}; "
                 + "NEW connections go to the pair as before");
         // A master that finishes starts a worker beside the one that finishes, and stays whose child it is.
-        if (recorded.IsMasterWorker && recorded.Main.Signal(Reload)) return;
+        if (recorded.IsMasterWorker && await ReloadAsync(recorded.Main, stop)) return;
         ImmutableArray<string> arguments = StartArguments.Daemonised(recorded.Arguments, recorded.IsMasterWorker);
         if (await StartingAsync(recorded, arguments, services, stop)) return;
         ChildOutcome outcome = await Program(recorded, arguments).RunAsync(stop);
         if (outcome.ExitCode != 0)
             throw new FlipException($"{recorded.Executable} does not start (exit code {outcome.ExitCode}): {Instance.Told(outcome.Output)}; "
                 + "NEW connections go to the pair as before");
+    }
+
+    /// <summary>False: it is dead.</summary>
+    private async Task<bool> ReloadAsync(ProcessIdentity master, CancellationToken stop)
+    {
+        long began = time.GetTimestamp();
+        while (master.IsAlive && !HaproxyProcess.Handles(master.Pid, Reload) && time.GetElapsedTime(began) < StartingBound)
+            await Task.Delay(s_pause, time, stop);
+        return master.Signal(Reload);
     }
 
     /// <summary>

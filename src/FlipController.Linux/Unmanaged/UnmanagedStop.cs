@@ -20,6 +20,7 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
 {
     private const int SoftStop = 10; // SIGUSR1: HAProxy's management.txt, 4
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(20);
+    private static readonly TimeSpan s_again = TimeSpan.FromMilliseconds(500);
 
     /// <summary>A SYN-ACK is sent five times, the last time after 31 s, and given up after 63 (tcp(7), tcp_synack_retries).</summary>
     public TimeSpan OpeningBound { get; init; } = TimeSpan.FromSeconds(64);
@@ -46,9 +47,6 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
         if (listened)
         {
             await OpenedAsync(haproxy, services, progress, stop);
-            // A signal by pidfd and not `systemctl kill`: it reaches the very process that was found, and needs no version of systemctl
-            // (--kill-whom was --kill-who before 252). A master hands it on to its workers and ends with the last of them.
-            foreach (ProcessIdentity process in Leaders(haproxy)) process.Signal(SoftStop);
             await QuietAsync(haproxy, services, stop);
         }
         await NobodyAsync(haproxy, services, ourPids, supervisor, listened, stop);
@@ -105,11 +103,22 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
         return halfOpen + (int)UnmanagedSearch.Listeners(services).Sum(l => l.Socket.ReceiveQueue);
     }
 
+    /// <summary>
+    /// The signal, by pidfd and not by `systemctl kill`: it reaches the very process that was found, and needs no version of systemctl
+    /// (--kill-whom was --kill-who before 252). A master hands it on to its workers and ends with the last of them. Once more when it
+    /// did not help: a master that reloads at this moment loses it, and one that has it ignores the next.
+    /// </summary>
     private async Task QuietAsync(UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services, CancellationToken stop)
     {
-        long began = time.GetTimestamp();
+        long began = time.GetTimestamp(), signalled = 0;
         while (Listens(haproxy, services))
         {
+            if (signalled == 0 || time.GetElapsedTime(signalled) > s_again)
+            {
+                ProcessIdentity[] leaders = [.. Leaders(haproxy).Where(p => HaproxyProcess.Handles(p.Pid, SoftStop))];
+                foreach (ProcessIdentity process in leaders) process.Signal(SoftStop);
+                if (leaders.Length > 0) signalled = time.GetTimestamp();
+            }
             if (time.GetElapsedTime(began) > StopBound)
                 throw new FlipException($"{haproxy} was told to stop (SIGUSR1) and still listens after {Durations.Format(StopBound)}; "
                     + "NEW connections go to the pair all the same. Look at its log; a `grace` in its configuration would explain it");
@@ -123,14 +132,24 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
         CancellationToken stop)
     {
         long began = time.GetTimestamp();
+        bool alive = haproxy.Main.IsAlive;
         while (true)
         {
             UnmanagedFinding now = await new UnmanagedSearch(systemd).FindAsync(services, ourPids, stop);
             if (now.Haproxy is { } back)
                 throw new FlipException($"{haproxy} was stopped, and {UnmanagedSearch.About(back.Main.Pid)} listens on "
-                    + $"{string.Join(", ", now.Served.Concat(now.Unserved).Take(3))} again: {supervisor ?? Supervisor(back) ?? "something"} "
-                    + "brings it back. NEW connections go to the pair all the same. Tell whatever starts it not to, and adopt again");
-            if (haproxy.Main.IsAlive || !justStopped || time.GetElapsedTime(began) >= ReturnWatch) return;
+                    + $"{string.Join(", ", now.Served.Concat(now.Unserved).Take(3))} again: {supervisor ?? back.Unit ?? Supervisor(back) ?? "something"} "
+                    + "brings it back. NEW connections go to the pair all the same. "
+                    + (back.Unit is null ? "Tell whatever starts it not to" : $"See that nothing starts it (`systemctl disable {back.Unit}`)")
+                    + ", and adopt again");
+            if (alive && !haproxy.Main.IsAlive)
+            {
+                alive = false;
+                began = time.GetTimestamp();
+            }
+            // With connections it ends some other time; without any, at any moment.
+            if (!justStopped || time.GetElapsedTime(began) >= ReturnWatch
+                || (alive && !UnmanagedSearch.Connections(services, ourPids).IsEmpty)) return;
             await Task.Delay(s_pause * 5, time, stop);
         }
     }

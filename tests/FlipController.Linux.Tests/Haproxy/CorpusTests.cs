@@ -17,12 +17,27 @@ public sealed class CorpusTests
 
     public static TheoryData<string> Files => [.. Directory.GetFiles(Folder, "*.cfg").Select(f => Path.GetFileName(f)).Order()];
 
+    /// <summary>Each as it is, and those with stick tables with them shared too.</summary>
+    public static TheoryData<string, bool> Cases
+    {
+        get
+        {
+            var cases = new TheoryData<string, bool>();
+            foreach (string name in Directory.GetFiles(Folder, "*.cfg").Select(f => Path.GetFileName(f)).Order())
+            {
+                cases.Add(name, false);
+                if (File.ReadAllText(Path.Combine(Folder, name)).Contains("stick-table", StringComparison.Ordinal)) cases.Add(name, true);
+            }
+            return cases;
+        }
+    }
+
     [Fact]
     public void The_corpus_is_there() => Assert.True(Files.Count >= 25);
 
     [Theory(Timeout = 60_000)]
-    [MemberData(nameof(Files))]
-    public async Task A_copy_is_valid_and_brings_no_new_warning(string name)
+    [MemberData(nameof(Cases))]
+    public async Task A_copy_is_valid_and_brings_no_new_warning(string name, bool shared)
     {
         CancellationToken cancellation = TestContext.Current.CancellationToken;
         using var directory = new TemporaryDirectory();
@@ -35,7 +50,8 @@ public sealed class CorpusTests
         ChildOutcome before = await new ChildProcess("haproxy", ["-c", .. peer, "-f", original]) { WorkingDirectory = directory.Path }.RunAsync(cancellation);
         Assert.True(before.ExitCode == 0, before.Output);
 
-        var place = new SlotPlace(directory.File("slot"), directory.File("slot/admin.sock"), new PortBlock(21000, 1000), new HashSet<int>(), LocalPeer);
+        var place = new SlotPlace(directory.File("slot"), directory.File("slot/admin.sock"), new PortBlock(21000, 1000), new HashSet<int>(), LocalPeer,
+            shared ? new TablePeer("edge", "00ff00ff00ff00ff", 1) : null);
         ProjectionResult result = Projection.Render([new SourceFile(original, content)], place);
         Assert.Empty(result.Faults);
         RenderedConfiguration copy = result.Configuration!;

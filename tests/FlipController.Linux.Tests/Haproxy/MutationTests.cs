@@ -22,7 +22,7 @@ public sealed class MutationTests
     public async Task A_damaged_configuration_never_throws() => await Task.Run(() =>
     {
         byte[][] corpus = [.. Directory.GetFiles(CorpusTests.Folder, "*.cfg").Order().Select(File.ReadAllBytes)];
-        var place = new SlotPlace("/run/a b", "/run/a b/admin", new PortBlock(21000, 4), new HashSet<int> { 21001 }, "lb1");
+        var place = new SlotPlace("/run/a b", "/run/a b/admin", new PortBlock(21000, 4), new HashSet<int> { 21001 }, "lb1", new TablePeer("edge", "00ff00ff00ff00ff", 1));
         var random = new Random(20260);
         for (int i = 0; i < 5000; i++)
         {
@@ -37,7 +37,7 @@ public sealed class MutationTests
             Assert.NotNull(copy.Explain($"x [{copy.Files[1].Path}:{random.Next(99)}] {copy.Files[1].Path}:99999999999 *:21000"));
             // The copy's own front addresses are the private ports and nothing else.
             ProjectionResult again = Projection.Render(
-                [.. copy.Files.Skip(1).Select(f => new SourceFile(f.Path, f.Content))], place with { Ports = new PortBlock(30000, 1000), LocalPeer = copy.LocalPeer! });
+                [.. copy.Files.Skip(1).Select(f => new SourceFile(f.Path, f.Content))], place with { Ports = new PortBlock(30000, 1000), LocalPeer = copy.LocalPeer ?? "lb1", Tables = null });
             Assert.Empty(again.Faults);
             Assert.Equal(copy.Services.Select(s => s.PrivatePort).Order(), again.Configuration!.Services.Select(s => s.Service.Port).Order());
         }

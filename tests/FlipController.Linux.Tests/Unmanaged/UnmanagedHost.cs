@@ -85,6 +85,17 @@ internal sealed class UnmanagedHost : IDisposable
         return process;
     }
 
+    /// <summary>SIGUSR2 to a master, once it is up: until then it may be lost. Returns when one new worker listens alone.</summary>
+    internal async Task<UnmanagedHaproxy> ReloadAsync(UnmanagedHaproxy before)
+    {
+        await Eventually.True(() => HaproxyProcess.Handles(before.Main.Pid, 12), TimeSpan.FromSeconds(10), () => "the master is not up");
+        Assert.True(before.Main.Signal(12));
+        UnmanagedHaproxy? after = null;
+        await Eventually.True(async () => (after = (await FindAsync()).Haproxy) is { Listening: [var worker] } && worker != before.Listening[0],
+            TimeSpan.FromSeconds(10), () => "no new worker alone");
+        return after!;
+    }
+
     internal bool Listens(int port) => _netns.Run(() =>
     {
         using var sockets = new SockDiag();

@@ -58,12 +58,10 @@ public sealed class UnmanagedStopTests
     {
         using var host = new UnmanagedHost();
         await host.HaproxyAsync(80, "-W", "-D", "-f", host.Configure());
-        UnmanagedHaproxy first = (await host.FindAsync()).Haproxy!, haproxy = first;
+        UnmanagedHaproxy first = (await host.FindAsync()).Haproxy!;
         Socket old = host.Connect();
         UnmanagedHost.Talks(old);
-        Assert.True(haproxy.Main.Signal(12)); // SIGUSR2
-        await Eventually.True(async () => (haproxy = (await host.FindAsync()).Haproxy ?? first) is { Listening: [var w] } && w != first.Listening[0],
-            TimeSpan.FromSeconds(10), () => "no new worker alone");
+        UnmanagedHaproxy haproxy = await host.ReloadAsync(first);
         Socket young = host.Connect();
         UnmanagedHost.Talks(young);
 
@@ -137,7 +135,8 @@ public sealed class UnmanagedStopTests
         await Eventually.True(() => host.Listens(80), TimeSpan.FromSeconds(10), () => "it does not come back");
 
         haproxy = (await host.FindAsync()).Haproxy!;
-        FlipException back = await Assert.ThrowsAsync<FlipException>(() => host.StopAsync(haproxy));
+        FlipException back = await Assert.ThrowsAsync<FlipException>(() => host.StopAsync(
+            haproxy, new UnmanagedStop(new Systemd("/bin/false", "/nowhere"), TimeProvider.System) { ReturnWatch = TimeSpan.FromSeconds(10) }));
         Assert.Contains($"process {supervisor.Pid} (bash {run}) brings it back", back.Message);
         Assert.Contains("Tell whatever starts it not to", back.Message);
     }

@@ -7,12 +7,12 @@ namespace FlipController.Linux.Haproxy.Runtime;
 /// <param name="Subject">What was changed: <c>server app/s1</c>, <c>map /etc/haproxy/hosts.map</c>, <c>process</c>.</param>
 /// <param name="Text">How, for a person, after the subject: "is in maintenance".</param>
 /// <param name="Commands">What makes it so on the standby; empty: it is so already, or cannot be made.</param>
-/// <param name="Why">Why the standby cannot have it; null: it can.</param>
+/// <param name="Why">Why the standby cannot have it, empty when there is nothing to say about it; null: it can.</param>
 /// <param name="IsLate">It keeps the gate from passing (a frontend that does not listen), so it is made right before the switch.</param>
 public sealed record RuntimeChange(string Subject, string Text, ImmutableArray<string> Commands, string? Why = null, bool IsLate = false)
 {
     /// <summary>For people and records: what HAProxy holds as bytes is text again.</summary>
-    public string Sentence => Shown(Why is null ? $"{Subject} {Text}" : $"{Subject} {Text}: {Why}");
+    public string Sentence => Shown(string.IsNullOrEmpty(Why) ? $"{Subject} {Text}" : $"{Subject} {Text}: {Why}");
 
     public static string Shown(string bytes) =>
         bytes.All(c => c < 0x80) ? bytes : Encoding.UTF8.GetString(Encoding.Latin1.GetBytes(bytes));
