@@ -22,6 +22,9 @@ public sealed record Service(IPAddress Address, int Port, bool V6Only = false)
 
     public bool CoversIPv6 => Address.AddressFamily == AddressFamily.InterNetworkV6 && !Address.IsIPv4MappedToIPv6;
 
+    /// <summary>0: one address; 1: every one of a family; 2: every one.</summary>
+    public int Breadth => !IsWildcard ? 0 : CoversIPv4 && CoversIPv6 ? 2 : 1;
+
     /// <summary>Some connection would be for both.</summary>
     public bool Overlaps(Service other) => Port == other.Port
         && (Address.Equals(other.Address)

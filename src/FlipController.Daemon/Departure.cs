@@ -14,19 +14,22 @@ internal sealed class Departure(PairEdge edge)
     // A SYN-ACK is sent five times, the last time after 31 s, and given up after 63 (tcp(7), tcp_synack_retries).
     private static readonly TimeSpan s_longestOpening = TimeSpan.FromSeconds(64);
 
+    private static readonly TimeSpan s_lastAccepts = TimeSpan.FromMilliseconds(200);
+
     private readonly long _unkeptAtStart = UnkeptSyns.Count();
 
     /// <summary>
-    /// Soft stop, once nobody is in the middle of opening a connection: what is in SYN_RECV or not accepted yet when a listener closes
+    /// Soft stop, once what it connects to itself for is served by the active generation and nobody is in the middle of opening a
+    /// connection: what is in SYN_RECV or not accepted yet when a listener closes
     /// is reset (facts of tcp_migrate_req, ip-sysctl). Then the drain deadline. Posts DrainDue.
     /// </summary>
-    public async Task RetireAsync(Retire effect, Action<PairEvent> post, CancellationToken stop)
+    public async Task RetireAsync(Retire effect, LoopKeeping loops, Action<PairEvent> post, CancellationToken stop)
     {
         Generation generation = effect.Generation;
         ProcessIdentity process = ProcessIdentity.Of(generation);
         long began = edge.Time.GetTimestamp();
         TimeSpan pause = TimeSpan.FromMilliseconds(20);
-        while (Standing(generation) is { } standing)
+        while ((loops.Keep() ?? Standing(generation)) is { } standing)
         {
             if (edge.Time.GetElapsedTime(began) > s_longestOpening)
             {
@@ -37,6 +40,8 @@ internal sealed class Departure(PairEdge edge)
             await Task.Delay(pause, edge.Time, stop);
             if (pause < TimeSpan.FromMilliseconds(200)) pause *= 2;
         }
+        // Who has found a socket of its own before it led elsewhere is accepted meanwhile.
+        if (edge.PlaceOf(generation.Number).OwnSockets().Count > 0) await Task.Delay(s_lastAccepts, edge.Time, stop);
         process.Signal(SoftStop);
         Forget(generation.Number);
         if (edge.Options.Drain.AtDeadline == AtDeadline.Keep) return;

@@ -65,6 +65,7 @@ internal sealed class Pair : IAsyncDisposable
         foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) _effects.Follow(generation);
         if (saved is { IsAdopted: true, Active: not null, Phase: not Releasing }) _effects.Relieve();
         _effects.KeepServerState();
+        _effects.KeepLoops();
         Task loop = Task.Run(() => _loop.RunAsync(_stop.Token));
         Task files = _edge.Options.Haproxy.Watch ? Task.Run(() => WatchFilesAsync(_stop.Token)) : Task.CompletedTask;
         _work = BothAsync(loop, files);
@@ -98,6 +99,7 @@ internal sealed class Pair : IAsyncDisposable
     private async ValueTask RunEffectAsync(Effect effect)
     {
         await _effects.RunAsync(effect);
+        _effects.KeepLoops();
         if (_loop.State.Phase is Steady && effect is Record or Retire or Drained) _effects.Sweep(_loop.State);
     }
 

@@ -20,6 +20,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     private readonly ConcurrentDictionary<Running, bool> _unfinished = new(); // with those that were told to cease and have not yet
     private readonly ConcurrentDictionary<int, ProcessIdentity> _followed = new();
     private StandbyStart? _start;
+    private readonly LoopKeeping _loops = new(edge, state);
     private readonly Departure _departure = new(edge);
     private readonly UndoWatch _undo = new(edge);
     private readonly Hooks _hooks = new(edge);
@@ -29,7 +30,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     private readonly ServerStateKeeping _serverState = new(edge, state);
     private readonly Gate _gate = new(edge.Options.Gate, edge.Time);
 
-    public StandbyStart Start => _start ??= new StandbyStart(edge, Fallback, _serverState);
+    public StandbyStart Start => _start ??= new StandbyStart(edge, state, Fallback, _serverState);
 
     public ValueTask RunAsync(Effect effect)
     {
@@ -70,7 +71,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 break;
             case Retire retire:
                 Beside("server state once", stop => _serverState.SaveAsync(state().Active, stop));
-                Beside($"retire {retire.Generation.Number}", stop => _departure.RetireAsync(retire, post, stop));
+                Beside($"retire {retire.Generation.Number}", stop => _departure.RetireAsync(retire, _loops, post, stop));
                 break;
             case Close close:
                 Tell("progress", state().Phase.Name, $"{close.Generation} is closed: {close.Why}");
@@ -102,6 +103,12 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
 
     /// <summary>For as long as the pair is looked after.</summary>
     public void KeepServerState() => Beside("server state", _serverState.RunAsync);
+
+    /// <summary>Retired generations reach what serves now where they mean themselves; does nothing while nothing about that changes.</summary>
+    public void KeepLoops()
+    {
+        if (_loops.IsOutdated()) Beside("loops", _loops.KeepAsync);
+    }
 
     /// <summary>From now on its death is an event.</summary>
     public void Follow(Generation generation)

@@ -11,7 +11,7 @@ using FlipController.Linux.State;
 namespace FlipController.Daemon;
 
 /// <summary>From the user's files to a standby that is up: read, render, validate, start. Nothing that has traffic is touched.</summary>
-internal sealed class StandbyStart(PairEdge edge, Fallback fallback, ServerStateKeeping serverState)
+internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallback fallback, ServerStateKeeping serverState)
 {
     private readonly WatchedFiles _files = new(edge.Options.Haproxy);
 
@@ -40,7 +40,7 @@ internal sealed class StandbyStart(PairEdge edge, Fallback fallback, ServerState
             string version = (await new AdminSocket(place.AdminSocket).ShowInfoAsync(stop)).Version;
             var generation = new Generation(
                 run.Number, run.Slot, process.Pid, process.StartTicks, process.BootId, snapshot.ConfigSha256, snapshot.ContentSha256,
-                edge.Now, rendered.Services, edge.Mark.NextTag(run.Number, livingTags), version);
+                edge.Now, rendered.Services, edge.Mark.NextTag(run.Number, livingTags), version, rendered.Loops);
             edge.Redirect.RemoveGeneration(edge.Name, run.Number);
             edge.Redirect.AddGeneration(edge.Name, run.Number, edge.Mark.ValueOf(generation.Tag), edge.Mark.Mask, generation.Ports);
             return new Prepared(edge.Now, generation);
@@ -71,6 +71,9 @@ internal sealed class StandbyStart(PairEdge edge, Fallback fallback, ServerState
         using var sockets = new SockDiag();
         // A warm or retiring generation may still listen in the slot: its ports are left alone, so it never stands in the way.
         HashSet<int> taken = [.. sockets.Sockets(TcpStates.Listen, block).Select(s => s.Local.Port)];
+        // Nor where one connects to itself: that goes on after it has stopped listening, to the active generation.
+        foreach (Generation living in state().Generations)
+            taken.UnionWith(living.Ports.Where(p => living.Loops?.Contains(p.Service) == true).Select(p => p.PrivatePort));
         ProjectionResult result = Projection.Render(
             [.. snapshot.Files.Select(f => new SourceFile(f.Path, f.Content))],
             new SlotPlace(

@@ -31,14 +31,34 @@ public sealed record GenerationPlace(string Runtime, string Pair, int Number)
     /// <summary>Names the sockets it has elsewhere, which HAProxy leaves behind when it ends; a NUL between.</summary>
     public string SocketList => Path.Combine(Directory, "sockets");
 
+    /// <summary>The sockets it has elsewhere, each beside the user's own and named after it: PATH.gNNNNN.</summary>
+    public IReadOnlyList<string> OwnSockets() => File.Exists(SocketList) ? File.ReadAllText(SocketList).Split('\0') : [];
+
+    /// <summary>
+    /// Who connects to one of its own sockets reaches that of another generation from now on, each at one instant: connect(2) follows
+    /// a link. The link is relative, so that it means the same to a process that has changed its root. One that the other generation
+    /// does not have stays as it is.
+    /// </summary>
+    /// <param name="to">Null: to the user's own path, whoever listens there.</param>
+    /// <exception cref="IOException">Not all of them could be made.</exception>
+    public void LeadOwnSockets(GenerationPlace? to)
+    {
+        HashSet<string>? there = to?.OwnSockets().ToHashSet(StringComparer.Ordinal);
+        foreach (string socket in OwnSockets())
+        {
+            string user = socket[..socket.LastIndexOf('.')], target = to is null ? user : $"{user}.{to.Name}";
+            if (there?.Contains(target) != false && System.IO.Directory.Exists(Path.GetDirectoryName(socket)))
+                AtomicFile.Link(socket, Path.GetFileName(target));
+        }
+    }
+
     /// <summary>Tolerates absence.</summary>
     public void Remove()
     {
         try
         {
-            if (File.Exists(SocketList))
-                foreach (string socket in File.ReadAllText(SocketList).Split('\0'))
-                    if (System.IO.Directory.Exists(Path.GetDirectoryName(socket))) File.Delete(socket);
+            foreach (string socket in OwnSockets())
+                if (System.IO.Directory.Exists(Path.GetDirectoryName(socket))) File.Delete(socket);
             System.IO.Directory.Delete(Directory, recursive: true);
         }
         catch (DirectoryNotFoundException)

@@ -19,6 +19,7 @@ internal sealed class InternalLoops
     private readonly HashSet<string> _asked = new(StringComparer.Ordinal);
     private readonly HashSet<string> _moved = new(StringComparer.Ordinal);
     private readonly ImmutableArray<string>.Builder _ownSockets = ImmutableArray.CreateBuilder<string>();
+    private readonly HashSet<Service> _services = [];
     private bool _choosesDestinations;
 
     public InternalLoops(SlotCopy copy, ImmutableArray<ConfigurationSection> sections)
@@ -35,6 +36,9 @@ internal sealed class InternalLoops
 
     /// <summary>Paths outside the slot's directory at which the copy listens.</summary>
     public ImmutableArray<string> OwnSockets => _ownSockets.ToImmutable();
+
+    /// <summary>What this configuration itself connects to over TCP.</summary>
+    public ImmutableArray<Service> Services => [.. _copy.Ports.Services.Select(p => p.Service).Where(_services.Contains)];
 
     /// <param name="Port">The word with the port alone, when it is not part of the address.</param>
     private readonly record struct Target(Word? Address, SocketAddress Socket, Word? Port);
@@ -77,7 +81,9 @@ internal sealed class InternalLoops
         SocketAddress socket = target.Socket;
         string text = target.Port is { } own ? own.Text : socket.PortStart >= 0 ? socket.Text[socket.PortStart..] : "";
         if (!int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int port)) return;
-        if (ReachedAt(socket, port) is not { } moved) return;
+        if (ReachedAt(socket, port) is not { } reached) return;
+        _services.Add(reached.Service);
+        int moved = reached.PrivatePort;
         LineChange change = _copy.ChangeOf(placed);
         if (target.Port is { } alone) { change.Replace(alone, $"{moved}"); return; }
         Word word = target.Address!;
@@ -90,7 +96,7 @@ internal sealed class InternalLoops
         else change.Replace(word, $"{socket.Text[..from]}{moved}");
     }
 
-    private int? ReachedAt(SocketAddress socket, int port)
+    private ServicePort? ReachedAt(SocketAddress socket, int port)
     {
         if (!_copy.Ports.Has(port)) return null;
         if (socket.Host == "localhost") return _copy.Ports.Reached(IPAddress.Loopback, port) ?? _copy.Ports.Reached(IPAddress.IPv6Loopback, port);

@@ -45,18 +45,18 @@ internal sealed class PrivatePorts(PortBlock block, IReadOnlySet<int> taken)
     public bool Has(int port) => _ports.Contains(port);
 
     /// <summary>Where a connection of this host to this address and port arrives in the end; null: at none of the services.</summary>
-    public int? Reached(IPAddress address, int port)
+    public ServicePort? Reached(IPAddress address, int port)
     {
-        int? through = null;
+        ServicePort? through = null;
         foreach (var (service, given) in _given)
         {
             // What is bound to a device hears nothing that this host says to itself.
             if (service.Port != port || given.Interface is not (null or "lo")) continue;
             // What listens on the very address comes before what listens on every one.
-            if (service.Address.Equals(address)) return given.Port;
+            if (service.Address.Equals(address)) return new(service, given.Port);
             if (service.IsWildcard && IPAddress.IsLoopback(address)
                 && (address.AddressFamily == System.Net.Sockets.AddressFamily.InterNetwork ? service.CoversIPv4 : service.CoversIPv6))
-                through = given.Port;
+                through = new(service, given.Port);
         }
         return through;
     }

@@ -37,6 +37,9 @@ public sealed record RenderedConfiguration(
     /// </summary>
     public ImmutableArray<string> OwnSockets { get; init; } = [];
 
+    /// <summary>Those of its services to which the configuration itself connects.</summary>
+    public ImmutableArray<Service> Loops { get; init; } = [];
+
     /// <summary>Puts the user's own path, line and addresses into what HAProxy says about the copy.</summary>
     public string Explain(string haproxyOutput)
     {

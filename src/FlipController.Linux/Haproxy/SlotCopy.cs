@@ -62,6 +62,7 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place,
             Notes = [.. _notes.OrderBy(n => FileNumber(n.File)).ThenBy(n => n.Line).Distinct()],
             ServerStateFiles = states.Files,
             OwnSockets = loops.OwnSockets,
+            Loops = loops.Services,
             PeerName = shared == "" ? null : (place.Tables!.Name, LocalPeer),
         }, []);
     }

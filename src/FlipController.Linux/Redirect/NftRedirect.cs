@@ -62,6 +62,7 @@ public sealed class NftRedirect : IDisposable
                 if (removeOthers)
                 {
                     removed.Add(NftRuleset.PairChain(other.Pair));
+                    removed.Add(NftRuleset.LoopsChain(other.Pair));
                     removed.AddRange(other.Generations.Keys.Select(number => NftRuleset.GenerationChain(other.Pair, number)));
                 }
                 else
@@ -90,6 +91,16 @@ public sealed class NftRedirect : IDisposable
     /// <summary>Tolerates absence. Fails (EBUSY) while it is the active one.</summary>
     public void RemoveGeneration(string pair, int number) =>
         Tolerant($"remove the chain of generation {number} of pair {pair}", NftRuleset.RemoveGeneration(pair, number));
+
+    /// <summary>
+    /// Connections of this host to ports that retired generations have closed go where these say, from one instant to the next, and no
+    /// others do.
+    /// </summary>
+    /// <param name="mark">The active generation's, or 0.</param>
+    public void SetLoops(string pair, uint mark, uint mask, ImmutableArray<LoopRoute> routes)
+    {
+        lock (_turn) _nft.Run($"lead on the loops of pair {pair}", NftRuleset.Loops(pair, mark, mask, routes));
+    }
 
     /// <summary>Everything about a flip that can be done before it.</summary>
     public PreparedSwitch PrepareSwitch(string pair, int toNumber) => new(this, pair, toNumber);

@@ -10,12 +10,14 @@ namespace FlipController.Linux.Redirect;
 //
 //   hook prerouting -105 ──┐  fib daddr type local                                      generation-edge-7
 //                          ├────────────────────> services ── opening SYN ──> pair-edge ──goto──> each service: set the
-//   hook output     -105 ──┘                         │        (jump)          ONE rule,           connection's mark, DNAT to
-//   (local clients; our                              │                        A FLIP REPLACES IT  its private port
-//   marked probes pass by)                           │
-//                                                    └─ ... jump to the next pair when nothing matched
-//                                                                             generation-edge-6
-//                                                                             (still there: the undo, and whom it serves stay)
+//   hook output     -105 ──┤                         │        (jump)          ONE rule,           connection's mark, DNAT to
+//   (local clients; our    │                         │                        A FLIP REPLACES IT  its private port
+//   marked probes pass by) │                         │
+//                          │                         └─ ... jump to the next pair when nothing matched
+//                          │                                                  generation-edge-6
+//                          │                                                  (still there: the undo, and whom it serves stay)
+//                          └─ from output alone ── opening SYN ──> loops-edge: to a port that a retired generation has closed and
+//                                                                  still connects to itself: DNAT to the active one's
 //   hook input -5: guard ── not from lo, opening SYN to a private port, not redirected ──> reset
 //
 // - The pair's chain is all a flip touches, however many services come or go with it: their matches are in the generation's chain,
@@ -36,6 +38,7 @@ internal static class NftRuleset
     internal const string Services = "services";
     internal const string Guard = "guard";
     private const string PairPrefix = "pair-";
+    private const string LoopsPrefix = "loops-";
     private const string GenerationPrefix = "generation-";
     private const string OpeningSyn = "tcp flags & (fin|syn|rst|ack) == syn";
 
@@ -49,7 +52,11 @@ internal static class NftRuleset
         StringBuilder text = new();
         Line($"add table {Table}");
         Line($"add chain {Table} {Services}");
-        foreach (NftPair pair in sorted) Line($"add chain {Table} {PairChain(pair.Name)}");
+        foreach (NftPair pair in sorted)
+        {
+            Line($"add chain {Table} {PairChain(pair.Name)}");
+            Line($"add chain {Table} {LoopsChain(pair.Name)}");
+        }
         Line($"add chain {Table} prerouting {{ type nat hook prerouting priority -105; policy accept; }}");
         Line($"add chain {Table} output {{ type nat hook output priority -105; policy accept; }}");
         Line($"add chain {Table} {Guard} {{ type filter hook input priority -5; policy accept; }}");
@@ -59,6 +66,9 @@ internal static class NftRuleset
             // What this host sends with our mark meets the front address itself: proof of whoever listens there, past the redirect.
             if (hook == "output") Line($"add rule {Table} {hook} meta mark 0x{PassingSocket.Mark:x8} return");
             Line($"add rule {Table} {hook} fib daddr type local jump {Services}");
+            if (hook != "output") continue;
+            foreach (NftPair pair in sorted)
+                Line($"add rule {Table} {hook} fib daddr type local {OpeningSyn} jump {LoopsChain(pair.Name)}");
         }
         Line($"flush chain {Table} {Services}");
         foreach (NftPair pair in sorted) Line($"add rule {Table} {Services} {OpeningSyn} jump {PairChain(pair.Name)}");
@@ -93,19 +103,35 @@ internal static class NftRuleset
         if (mask == 0 || (mark & ~mask) != 0)
             throw new ArgumentException($"mark 0x{mark:x8} has bits outside the mask 0x{mask:x8}", nameof(mark));
         string chain = GenerationChain(pair, number);
-        string setMark = mask == uint.MaxValue ? $"ct mark set 0x{mark:x8}" : $"ct mark set ct mark & 0x{~mask:x8} | 0x{mark:x8}";
         StringBuilder text = new();
         text.Append(CultureInfo.InvariantCulture, $"create chain {Table} {chain}\n");
         // A specific address before the wildcards, as the kernel chooses among listeners (compute_score in net/ipv4/inet_hashtables.c).
-        foreach (ServicePort port in ports.OrderBy(p => Rank(p.Service)))
+        foreach (ServicePort port in ports.OrderBy(p => p.Service.Breadth))
         {
             text.Append(CultureInfo.InvariantCulture,
-                $"add rule {Table} {chain} {Match(port.Service)} {setMark} dnat to :{port.PrivatePort} comment \"{port.Service}\"\n");
+                $"add rule {Table} {chain} {Match(port.Service)} {SetMark(mark, mask)} dnat to :{port.PrivatePort} comment \"{port.Service}\"\n");
         }
         return text.ToString();
-
-        static int Rank(Service service) => !service.IsWildcard ? 0 : service.CoversIPv4 && service.CoversIPv6 ? 2 : 1;
     }
+
+    /// <summary>
+    /// What retired generations connect to themselves for is served by the active one, whose mark it gets; what was there before goes.
+    /// </summary>
+    internal static string Loops(string pair, uint mark, uint mask, IEnumerable<LoopRoute> routes)
+    {
+        string chain = LoopsChain(pair);
+        StringBuilder text = new();
+        text.Append(CultureInfo.InvariantCulture, $"flush chain {Table} {chain}\n");
+        foreach (LoopRoute route in routes)
+        {
+            text.Append(CultureInfo.InvariantCulture,
+                $"add rule {Table} {chain} {Match(route.Service with { Port = route.ClosedPort })} {SetMark(mark, mask)} dnat to :{route.OpenPort} comment \"{route.Generation} {route.Service}\"\n");
+        }
+        return text.ToString();
+    }
+
+    private static string SetMark(uint mark, uint mask) =>
+        mask == uint.MaxValue ? $"ct mark set 0x{mark:x8}" : $"ct mark set ct mark & 0x{~mask:x8} | 0x{mark:x8}";
 
     /// <summary>Right whether it exists or not, as long as the table does. The kernel refuses (EBUSY) while a rule names it.</summary>
     internal static string RemoveGeneration(string pair, int number)
@@ -125,12 +151,18 @@ internal static class NftRuleset
 
     internal static string PairChain(string pair) => PairPrefix + Spell(pair);
 
+    internal static string LoopsChain(string pair) => LoopsPrefix + Spell(pair);
+
     internal static string GenerationChain(string pair, int number) =>
         string.Create(CultureInfo.InvariantCulture, $"{GenerationPrefix}{Spell(pair)}-{number}");
 
     /// <summary>Null for a chain that is not a pair's.</summary>
     internal static string? PairOf(string chain) =>
         chain.StartsWith(PairPrefix, StringComparison.Ordinal) ? Unspell(chain[PairPrefix.Length..]) : null;
+
+    /// <summary>Null for a chain that is not a pair's for its loops.</summary>
+    internal static string? LoopsOf(string chain) =>
+        chain.StartsWith(LoopsPrefix, StringComparison.Ordinal) ? Unspell(chain[LoopsPrefix.Length..]) : null;
 
     /// <summary>Null for a chain that is not a generation's.</summary>
     internal static (string Pair, int Number)? GenerationOf(string chain)

@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Globalization;
 using System.Text.Json;
 using FlipController.Core;
 using FlipController.Linux.Gate;
@@ -25,6 +26,7 @@ public sealed record NftState(bool BaseComplete, bool ProbesPass, ImmutableSorte
         Dictionary<string, int?> active = new(StringComparer.Ordinal);
         Dictionary<(string Pair, int Number), List<JsonElement>> generations = [];
         Dictionary<string, Dictionary<string, PortBlock>> guarded = new(StringComparer.Ordinal);
+        Dictionary<string, ImmutableArray<LoopRoute>.Builder> loops = new(StringComparer.Ordinal);
         foreach (JsonElement item in root.GetProperty("nftables").EnumerateArray())
         {
             if (item.TryGetProperty("chain", out JsonElement chain)) Chain(chain.GetProperty("name").GetString()!);
@@ -32,13 +34,14 @@ public sealed record NftState(bool BaseComplete, bool ProbesPass, ImmutableSorte
         }
 
         var pairs = ImmutableSortedDictionary.CreateBuilder<string, NftPairState>(StringComparer.Ordinal);
-        foreach (string name in active.Keys.Union(generations.Keys.Select(key => key.Pair)).Union(guarded.Keys))
+        foreach (string name in active.Keys.Union(generations.Keys.Select(key => key.Pair)).Union(guarded.Keys).Union(loops.Keys))
         {
             Dictionary<string, PortBlock> ports = guarded.GetValueOrDefault(name) ?? [];
             pairs[name] = new NftPairState(name, active.GetValueOrDefault(name), jumped.Contains(name),
                 generations.Where(g => g.Key.Pair == name).ToImmutableSortedDictionary(g => g.Key.Number, g => Generation(g.Value)),
                 ports.TryGetValue("blue", out PortBlock blue) ? blue : null,
-                ports.TryGetValue("green", out PortBlock green) ? green : null);
+                ports.TryGetValue("green", out PortBlock green) ? green : null,
+                loops.TryGetValue(name, out var routes) ? routes.ToImmutable() : []);
         }
         return new NftState(hooked.IsSupersetOf(["prerouting", "output"]), probesPass, pairs.ToImmutable());
 
@@ -46,6 +49,7 @@ public sealed record NftState(bool BaseComplete, bool ProbesPass, ImmutableSorte
         {
             if (NftRuleset.PairOf(name) is { } pair) active.TryAdd(pair, null);
             else if (NftRuleset.GenerationOf(name) is { } generation) generations.TryAdd(generation, []);
+            else if (NftRuleset.LoopsOf(name) is { } looping) loops.TryAdd(looping, ImmutableArray.CreateBuilder<LoopRoute>());
         }
 
         void Rule(string chain, JsonElement rule)
@@ -79,6 +83,10 @@ public sealed record NftState(bool BaseComplete, bool ProbesPass, ImmutableSorte
             else if (NftRuleset.GenerationOf(chain) is { } generation && generations.TryGetValue(generation, out List<JsonElement>? rules))
             {
                 rules.Add(rule);
+            }
+            else if (NftRuleset.LoopsOf(chain) is { } looping && loops.TryGetValue(looping, out var routes) && Route(rule) is { } route)
+            {
+                routes.Add(route);
             }
         }
     }
@@ -126,13 +134,23 @@ public sealed record NftState(bool BaseComplete, bool ProbesPass, ImmutableSorte
         {
             if (!rule.TryGetProperty("comment", out JsonElement comment)
                 || !Service.TryParse(comment.GetString(), out Service? service)) continue;
-            foreach (JsonElement expression in rule.GetProperty("expr").EnumerateArray())
-            {
-                if (expression.TryGetProperty("dnat", out JsonElement dnat) && dnat.GetProperty("port").TryGetInt32(out int port))
-                    ports.Add(new ServicePort(service, port));
-            }
+            if (DnatPort(rule) is { } port) ports.Add(new ServicePort(service, port));
         }
         return ports.ToImmutable();
+    }
+
+    private static LoopRoute? Route(JsonElement rule) =>
+        rule.TryGetProperty("comment", out JsonElement comment) && comment.GetString()!.Split(' ', 2) is [var number, var text]
+        && int.TryParse(number, NumberStyles.None, CultureInfo.InvariantCulture, out int generation)
+        && Service.TryParse(text, out Service? service) && Ports(rule) is { } closed && DnatPort(rule) is { } open
+            ? new LoopRoute(generation, service, closed.First, open)
+            : null;
+
+    private static int? DnatPort(JsonElement rule)
+    {
+        foreach (JsonElement expression in rule.GetProperty("expr").EnumerateArray())
+            if (expression.TryGetProperty("dnat", out JsonElement dnat) && dnat.GetProperty("port").TryGetInt32(out int port)) return port;
+        return null;
     }
 }
 
@@ -140,6 +158,7 @@ public sealed record NftState(bool BaseComplete, bool ProbesPass, ImmutableSorte
 /// <param name="Reached">The services lead to its chain.</param>
 /// <param name="Generations">By number, with what each chain does with each service, in the order of the rules.</param>
 /// <param name="Blue">The guarded ports; null when there is no guard.</param>
+/// <param name="Loops">Where connections of retired generations to themselves go.</param>
 public sealed record NftPairState(
     string Pair, int? Active, bool Reached, ImmutableSortedDictionary<int, ImmutableArray<ServicePort>> Generations,
-    PortBlock? Blue, PortBlock? Green);
+    PortBlock? Blue, PortBlock? Green, ImmutableArray<LoopRoute> Loops);
