@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Collections.Immutable;
 using System.Text;
 
@@ -5,62 +6,61 @@ namespace FlipController.Linux.Haproxy;
 
 /// <summary>
 /// One line of a HAProxy configuration, its bytes as characters (Latin-1), cut into words the way HAProxy does it
-/// (configuration manual, 2.2 "Quoting and escaping"; src/tools.c, parse_line). Every word remembers where its characters
-/// came from, so that a part of it can be replaced and everything around it stays as it was.
+/// (configuration manual, 2.2 "Quoting and escaping", 2.3 "Environment variables"; src/tools.c, parse_line). Every word
+/// remembers where its characters came from, so that a part of it can be replaced and everything around it stays as it was.
 /// </summary>
-internal sealed record ConfigurationLine(string Text, ImmutableArray<Word> Words)
+/// <param name="NamesItself">It holds a variable that says in which file and line it stands.</param>
+internal sealed record ConfigurationLine(string Text, ImmutableArray<Word> Words, bool NamesItself)
 {
+    private static readonly SearchValues<char> s_special = SearchValues.Create(" \t\v\f\r\n\0#\"'\\");
+
     /// <summary>What ends the line: "\n", "\r\n" or, on a last line, nothing.</summary>
     public string Ending => Text.EndsWith("\r\n", StringComparison.Ordinal) ? "\r\n" : Text.EndsWith('\n') ? "\n" : "";
 
     public string this[int word] => word < Words.Length ? Words[word].Text : "";
 
-    public static ConfigurationLine Read(string text)
+    /// <summary>How many words a parser sees that takes an empty one for the end of the line, as most of HAProxy's do.</summary>
+    public int Count
     {
-        // A line that starts with '[' sets a scope (src/cfgparse.c, cfg_parse_scope): it has no words.
-        if (text.AsSpan().TrimStart(" \t\v\f\r\n").StartsWith("[", StringComparison.Ordinal)) return new(text, []);
-
-        var words = ImmutableArray.CreateBuilder<Word>();
-        var word = new StringBuilder();
-        var sources = ImmutableArray.CreateBuilder<int>();
-        int start = -1;
-        bool single = false, twofold = false, variable = false;
-        int at = 0;
-        void Begin() { if (start < 0) start = at; }
-        void Emit(char c, int source) { word.Append(c); sources.Add(source); }
-        void End()
+        get
         {
-            if (start >= 0) words.Add(new Word(word.ToString(), start, at, variable, sources.ToImmutable()));
-            word.Clear();
-            sources.Clear();
-            start = -1;
-            variable = false;
+            int count = 0;
+            while (count < Words.Length && Words[count].Text != "") count++;
+            return count;
         }
+    }
 
-        for (; at < text.Length; at++)
+    /// <param name="environment">Null: the value of no variable is known.</param>
+    public static ConfigurationLine Read(string text, HaproxyEnvironment? environment = null)
+    {
+        int at = 0;
+        while (at < text.Length && (IsSpace(text[at]) || text[at] == '\n')) at++;
+        // A line that starts with '[' sets a scope (src/cfgparse.c, cfg_parse_scope): it has no words.
+        if (at == text.Length || text[at] is '#' or '[' or '\0') return new(text, [], false);
+        var words = ImmutableArray.CreateBuilder<Word>(8);
+        bool namesItself = false;
+        while (at < text.Length)
         {
             char c = text[at];
             // A carriage return ends the line, but among spaces it is one of them.
-            if (c is '\0' or '\n' || (c == '\r' && start >= 0)) break;
-            if (c == '#' && !single && !twofold) break;
-            if (IsSpace(c) && !single && !twofold) { End(); continue; }
-            Begin();
-            if (c == '"' && !single) twofold = !twofold;
-            else if (c == '\'' && !twofold) single = !single;
-            else if (c == '\\' && !single) at = Escape(text, at, twofold, Emit);
-            else if (c == '$' && twofold)
+            if (IsSpace(c)) { at++; continue; }
+            if (c is '\0' or '\n' or '#') break;
+            int end = text.AsSpan(at).IndexOfAny(s_special) is >= 0 and int special ? at + special : text.Length;
+            if (end == text.Length || text[end] is not ('"' or '\'' or '\\')) words.Add(new Word(text[at..end], at, end));
+            else
             {
-                // Kept as it is written, with the mark that HAProxy will put something else there. A default value may hold
-                // quotes, "${A-"b"}": up to the brace nothing is interpreted.
-                variable = true;
-                int last = at + 1 < text.Length && text[at + 1] == '{' && text.IndexOf('}', at) is > 0 and int brace ? brace : at;
-                for (; at < last; at++) Emit(text[at], at);
-                Emit(text[at], at);
+                var quoted = new QuotedWord(text, at, environment);
+                quoted.ReadInto(words);
+                (end, namesItself) = (quoted.At, namesItself | quoted.NamesItself);
             }
-            else Emit(c, at);
+            if (end < text.Length && text[end] == '\r') break;
+            at = end;
         }
-        End();
-        return new(text, words.ToImmutable());
+        if (environment is not null && text.Contains('$', StringComparison.Ordinal))
+            for (int i = 0; i < words.Count; i++)
+                if (words[i].Text.Contains('$', StringComparison.Ordinal) && !words[i].IsUnknown)
+                    words[i] = words[i] with { Address = environment.Expand(words[i].Text) };
+        return new(text, words.DrainToImmutable(), namesItself);
     }
 
     /// <summary>Replaces parts of the text; the edits must not overlap.</summary>
@@ -75,6 +75,8 @@ internal sealed record ConfigurationLine(string Text, ImmutableArray<Word> Words
     /// <summary>Writes <paramref name="word"/> so that HAProxy reads it back as one word.</summary>
     public static string Quote(string word)
     {
+        if (word.Length == 0) return "\"\"";
+        if (!word.AsSpan().ContainsAny("\t\n\r #\\'\"")) return word;
         var quoted = new StringBuilder(word.Length);
         foreach (char c in word)
             quoted.Append(c switch
@@ -88,38 +90,31 @@ internal sealed record ConfigurationLine(string Text, ImmutableArray<Word> Words
         return quoted.ToString();
     }
 
-    /// <returns>Where the escape ends.</returns>
-    private static int Escape(string text, int at, bool twofold, Action<char, int> emit)
-    {
-        char next = at + 1 < text.Length ? text[at + 1] : '\0';
-        switch (next)
-        {
-            case ' ' or '\\' or '#' or '\'' or '"': emit(next, at); return at + 1;
-            case 't': emit('\t', at); return at + 1;
-            case 'n': emit('\n', at); return at + 1;
-            case 'r': emit('\r', at); return at + 1;
-            case '$' when twofold: emit('$', at); return at + 1;
-            case 'x' when at + 3 < text.Length && char.IsAsciiHexDigit(text[at + 2]) && char.IsAsciiHexDigit(text[at + 3]):
-                emit((char)Convert.ToByte(text.Substring(at + 2, 2), 16), at);
-                return at + 3;
-            default: emit('\\', at); return at;
-        }
-    }
-
-    /// <summary>isspace(3) in the C locale.</summary>
-    private static bool IsSpace(char c) => c is ' ' or '\t' or '\v' or '\f' or '\r';
+    /// <summary>isspace(3) in the C locale, but for the end of the line.</summary>
+    internal static bool IsSpace(char c) => c is ' ' or '\t' or '\v' or '\f' or '\r';
 }
 
-/// <param name="Text">The word as HAProxy understands it: quotes and escapes resolved.</param>
+/// <param name="Text">The word as HAProxy understands it: quotes and escapes resolved, variables expanded.</param>
 /// <param name="Start">Where it begins in the line, quotes included.</param>
-/// <param name="HasVariable">It holds an environment variable, whose value is not known here.</param>
-/// <param name="Sources">Where in the line each character of <paramref name="Text"/> comes from.</param>
-internal sealed record Word(string Text, int Start, int End, bool HasVariable, ImmutableArray<int> Sources)
+/// <param name="Sources">Where in the line each character comes from, -1 for a variable's; null: they stand there as they are.</param>
+/// <param name="IsUnknown">It holds a variable whose value is not known, and stands here as it is written.</param>
+/// <param name="IsShared">It is one of several words that a list has become, which share one place in the line.</param>
+internal sealed record Word(
+    string Text, int Start, int End, int[]? Sources = null, bool IsUnknown = false, bool IsShared = false)
 {
+    /// <summary>
+    /// The word where HAProxy takes it for an address, in which variables are expanded outside of quotes too (src/tools.c,
+    /// str2sa_range); null: one's value is not known.
+    /// </summary>
+    public string? Address { get; init; } = IsUnknown || Text.Contains('$', StringComparison.Ordinal) ? null : Text;
+
+    /// <summary>Where in the line the character at <paramref name="index"/> stands.</summary>
+    public int SourceOf(int index) => Sources is null ? Start + index : Sources[index];
+
     /// <summary>The characters <paramref name="from"/> to <paramref name="to"/> stand in the line exactly as in the word.</summary>
     public bool IsPlain(string line, int from, int to) =>
-        to > from && line.AsSpan(Sources[from]).StartsWith(Text.AsSpan(from, to - from), StringComparison.Ordinal)
-        && Sources[to - 1] - Sources[from] == to - 1 - from;
+        !IsShared && to > from && SourceOf(from) >= 0 && SourceOf(to - 1) - SourceOf(from) == to - 1 - from
+        && line.AsSpan(SourceOf(from)).StartsWith(Text.AsSpan(from, to - from), StringComparison.Ordinal);
 }
 
 internal readonly record struct Edit(int Start, int End, string Text);

@@ -2,55 +2,43 @@ using System.Collections.Immutable;
 
 namespace FlipController.Linux.Haproxy;
 
-/// <summary>A line of a user's file, where it stands, and what else belongs to it.</summary>
+/// <summary>A line of a user's file, and where it stands.</summary>
 /// <param name="File">The number of the file, from 0.</param>
 /// <param name="Number">The line's number, from 1.</param>
-internal sealed record PlacedLine(int File, int Number, ConfigurationLine Line);
+internal sealed record PlacedLine(int File, int Number, ConfigurationLine Line)
+{
+    // Two lines are one only when they are the same line: they are keys of what becomes of them.
+    public bool Equals(PlacedLine? other) => ReferenceEquals(this, other);
+
+    public override int GetHashCode() => HashCode.Combine(File, Number);
+}
 
 /// <summary>
-/// A section and its lines. Sections end with their file (src/cfgparse.c, readcfgfile: the current section is the file's own);
-/// <see cref="Kind"/> is empty for what stands before a file's first section.
+/// A section and the lines of it that count, its header first; <see cref="Kind"/> is empty for what stands before a file's first.
 /// </summary>
-internal sealed record ConfigurationSection(string Kind, ImmutableArray<PlacedLine> Lines)
+/// <param name="UnixPrefix">What <c>unix-bind prefix</c> puts before the paths it binds.</param>
+internal sealed record ConfigurationSection(string Kind, ImmutableArray<PlacedLine> Lines, string UnixPrefix)
 {
-    // src/*.c, REGISTER_CONFIG_SECTION, 2.6 to 3.4. Another first word is a keyword of the section it stands in.
-    private static readonly ImmutableHashSet<string> Kinds =
-    [
-        "global", "defaults", "frontend", "listen", "backend", "peers", "mailers", "userlist", "resolvers", "cache", "program",
-        "ring", "log-forward", "log-profile", "http-errors", "fcgi-app", "namespace_list", "crt-store", "acme", "traces",
-        "healthcheck",
-    ];
+    public PlacedLine Header => Lines[0];
 
-    public static ImmutableArray<ConfigurationSection> Cut(IEnumerable<PlacedLine> lines)
-    {
-        var sections = ImmutableArray.CreateBuilder<ConfigurationSection>();
-        var body = ImmutableArray.CreateBuilder<PlacedLine>();
-        string kind = "";
-        int file = 0;
-        void Close()
-        {
-            if (body.Count > 0) sections.Add(new(kind, body.ToImmutable()));
-            body.Clear();
-        }
-        foreach (PlacedLine placed in lines)
-        {
-            string first = placed.Line[0];
-            if (placed.File != file) { Close(); (file, kind) = (placed.File, ""); }
-            if (Kinds.Contains(first)) { Close(); kind = first; }
-            body.Add(placed);
-        }
-        Close();
-        return sections.ToImmutable();
-    }
+    /// <summary><c>frontend www</c>.</summary>
+    public string Name => Header.Line[1] is { Length: > 0 } name ? $"{Kind} {HaproxyEnvironment.Shown(name)}" : Kind;
+
+    public bool Equals(ConfigurationSection? other) => ReferenceEquals(this, other);
+
+    public override int GetHashCode() => Header.GetHashCode();
 }
 
 /// <summary>What a proxy has said or inherited from its <c>defaults</c> that matters to a projection.</summary>
 /// <param name="Http">It is in HTTP mode; the default is TCP.</param>
 /// <param name="IdleCloseSaid">The user has decided about <c>idle-close-on-response</c>.</param>
 /// <param name="Disabled">It never listens.</param>
-internal sealed record ProxySettings(bool Http, bool IdleCloseSaid, bool Disabled)
+/// <param name="ServerState"><c>global</c>, <c>local</c> or <c>none</c>: from where it loads the state of its servers.</param>
+/// <param name="ServerStateFile">The line with <c>server-state-file-name</c> that holds for it.</param>
+internal sealed record ProxySettings(
+    bool Http, bool IdleCloseSaid, bool Disabled, string ServerState, PlacedLine? ServerStateFile)
 {
-    private static readonly ProxySettings Presets = new(false, false, false);
+    private static readonly ProxySettings s_presets = new(false, false, false, "none", null);
 
     /// <summary>
     /// Follows the inheritance (configuration manual, 4 "Proxies"): a proxy takes the defaults it names with <c>from</c>, or the
@@ -58,20 +46,21 @@ internal sealed record ProxySettings(bool Http, bool IdleCloseSaid, bool Disable
     /// </summary>
     public static IReadOnlyDictionary<ConfigurationSection, ProxySettings> Of(IEnumerable<ConfigurationSection> sections)
     {
-        var settings = new Dictionary<ConfigurationSection, ProxySettings>(ReferenceEqualityComparer.Instance);
+        var settings = new Dictionary<ConfigurationSection, ProxySettings>();
         var named = new Dictionary<string, ProxySettings>();
-        ProxySettings last = Presets;
+        ProxySettings last = s_presets;
         foreach (ConfigurationSection section in sections)
         {
             if (section.Kind is not ("defaults" or "frontend" or "listen" or "backend" or "peers")) continue;
-            ConfigurationLine header = section.Lines[0].Line;
+            ConfigurationLine header = section.Header.Line;
             bool defaults = section.Kind == "defaults";
             bool nameless = defaults && header[1] == "from" && header[2] != "" && header[3] == "";
             string from = nameless ? header[2] : header[2] == "from" ? header[3] : "";
-            ProxySettings inherited = section.Kind == "peers" ? Presets
-                : from != "" ? named.GetValueOrDefault(from, Presets)
-                : defaults ? Presets : last;
-            ProxySettings own = section.Lines.Skip(1).Aggregate(inherited, (known, placed) => known.After(placed.Line));
+            ProxySettings inherited = section.Kind == "peers" ? s_presets
+                : from != "" ? named.GetValueOrDefault(from, s_presets)
+                : defaults ? s_presets : last;
+            ProxySettings own = inherited;
+            for (int i = 1; i < section.Lines.Length; i++) own = own.After(section.Lines[i]);
             settings[section] = own;
             if (!defaults) continue;
             last = own;
@@ -80,8 +69,9 @@ internal sealed record ProxySettings(bool Http, bool IdleCloseSaid, bool Disable
         return settings;
     }
 
-    private ProxySettings After(ConfigurationLine line)
+    private ProxySettings After(PlacedLine placed)
     {
+        ConfigurationLine line = placed.Line;
         int keyword = line[0] is "no" or "default" ? 1 : 0;
         return line[keyword] switch
         {
@@ -89,6 +79,8 @@ internal sealed record ProxySettings(bool Http, bool IdleCloseSaid, bool Disable
             "option" when line[keyword + 1] == "idle-close-on-response" => this with { IdleCloseSaid = true },
             "disabled" => this with { Disabled = true },
             "enabled" => this with { Disabled = false },
+            "load-server-state-from-file" => this with { ServerState = line[1] },
+            "server-state-file-name" => this with { ServerStateFile = placed },
             _ => this,
         };
     }

@@ -16,7 +16,39 @@ public sealed partial record HaproxyVersion(string Text, int Major, int Minor)
 
     public bool IsAtLeast(int major, int minor) => (Major, Minor).CompareTo((major, minor)) >= 0;
 
+    /// <summary>
+    /// How <paramref name="other"/> compares with this version (src/haproxy.c, compare_current_version): below 0 when it is older,
+    /// above 0 when it is newer, below 0 too when it is no version at all.
+    /// </summary>
+    public int ComparedWith(string other)
+    {
+        if (Split(Text) is not { } mine || Split(other) is not { } theirs) return -3;
+        for (int i = 0; i < mine.Length; i++)
+            if (theirs[i] != mine[i]) return theirs[i].CompareTo(mine[i]);
+        return 0;
+    }
+
+    /// <summary>MAJOR.MINOR[.PATCH[.FIX]][-TAG[NUMBER]][-…-COMMITS]; a release is newer than its dev and rc versions.</summary>
+    private static ImmutableArray<long>? Split(string version)
+    {
+        Match match = Parts().Match(version);
+        if (!match.Success) return null;
+        string tag = match.Groups["tag"].Value;
+        return
+        [
+            Number("major"), Number("minor"), Number("patch"), Number("fix"), tag switch { "" => 3, "dev" => 1, _ => 2 },
+            Number("number"), Number("commits"),
+        ];
+
+        long Number(string group) =>
+            long.TryParse(match.Groups[group].ValueSpan, NumberStyles.None, CultureInfo.InvariantCulture, out long number) ? number : 0;
+    }
+
     public override string ToString() => Text;
+
+    [GeneratedRegex(@"^(?<major>\d+)(\.(?<minor>\d+)(\.(?<patch>\d+)(\.(?<fix>\d+))?)?)?"
+        + @"(-((?<tag>dev|rc|pre)(?<number>\d*)(?=-|$))?(.*-)?((?<commits>\d+)|[^-]+)?)?$")]
+    private static partial Regex Parts();
 
     [GeneratedRegex(@"^HA-?Proxy version (?<text>(?<major>\d{1,4})\.(?<minor>\d{1,4})\S*)", RegexOptions.Multiline)]
     private static partial Regex FirstLine();

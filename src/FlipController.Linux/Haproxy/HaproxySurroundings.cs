@@ -1,4 +1,3 @@
-using System.Collections.Immutable;
 using System.Net;
 using System.Net.Sockets;
 
@@ -13,8 +12,8 @@ public sealed record HaproxySurroundings
     /// <summary>Nothing is known.</summary>
     public static HaproxySurroundings Unknown { get; } = new();
 
-    /// <summary>The environment HAProxy will be started with.</summary>
-    public IReadOnlyDictionary<string, string> Environment { get; init; } = ImmutableDictionary<string, string>.Empty;
+    /// <summary>The environment HAProxy will be started with; null: not known, so that only what the files set themselves is.</summary>
+    public IReadOnlyDictionary<string, string>? Environment { get; init; }
 
     /// <summary>The program that will read the copy; null: not known.</summary>
     public HaproxyBuild? Build { get; init; }

@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Net;
 using FlipController.Core;
 
 namespace FlipController.Linux.Haproxy;
@@ -6,16 +7,17 @@ namespace FlipController.Linux.Haproxy;
 /// <summary>Hands out a slot's private ports, one for each service, in the order in which they come.</summary>
 internal sealed class PrivatePorts(PortBlock block, IReadOnlySet<int> taken)
 {
-    private readonly Dictionary<Service, (int Port, string? Interface)> given = [];
-    private readonly ImmutableArray<ServicePort>.Builder services = ImmutableArray.CreateBuilder<ServicePort>();
-    private long next = block.First;
+    private readonly Dictionary<Service, (int Port, string? Interface)> _given = [];
+    private readonly ImmutableArray<ServicePort>.Builder _services = ImmutableArray.CreateBuilder<ServicePort>();
+    private readonly HashSet<int> _ports = [];
+    private long _next = block.First;
 
-    public ImmutableArray<ServicePort> Services => services.ToImmutable();
+    public ImmutableArray<ServicePort> Services => _services.ToImmutable();
 
     public int? For(Service service, string? device, out string? fault)
     {
         fault = null;
-        if (given.TryGetValue(service, out var known))
+        if (_given.TryGetValue(service, out var known))
         {
             if (known.Interface == device) return known.Port;
             fault = "differs from another bind only by its interface, and a redirection by interface is not made yet";
@@ -26,15 +28,35 @@ internal sealed class PrivatePorts(PortBlock block, IReadOnlySet<int> taken)
             fault = $"is one of the private ports {block} of the slot; choose another block in \"ports\"";
             return null;
         }
-        while (next <= block.Last && taken.Contains((int)next)) next++;
-        if (next > block.Last || next > 65535)
+        while (_next <= block.Last && taken.Contains((int)_next)) _next++;
+        if (_next > block.Last || _next > 65535)
         {
             fault = $"finds no free port left in the slot's block {block}";
             return null;
         }
-        int port = (int)next++;
-        given[service] = (port, device);
-        services.Add(new(service, port));
+        int port = (int)_next++;
+        _given[service] = (port, device);
+        _services.Add(new(service, port));
+        _ports.Add(service.Port);
         return port;
+    }
+
+    /// <summary>Whether any service has this port.</summary>
+    public bool Has(int port) => _ports.Contains(port);
+
+    /// <summary>Where a connection of this host to this address and port arrives in the end; null: at none of the services.</summary>
+    public int? Reached(IPAddress address, int port)
+    {
+        int? through = null;
+        foreach (var (service, given) in _given)
+        {
+            if (service.Port != port) continue;
+            // What listens on the very address comes before what listens on every one.
+            if (service.Address.Equals(address)) return given.Port;
+            if (service.IsWildcard && IPAddress.IsLoopback(address)
+                && (address.AddressFamily == System.Net.Sockets.AddressFamily.InterNetwork ? service.CoversIPv4 : service.CoversIPv6))
+                through = given.Port;
+        }
+        return through;
     }
 }

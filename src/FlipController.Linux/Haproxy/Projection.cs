@@ -37,7 +37,7 @@ public static class Projection
 {
     /// <param name="surroundings">Null: <see cref="HaproxySurroundings.Unknown"/>.</param>
     public static ProjectionResult Render(IReadOnlyList<SourceFile> files, SlotPlace place, HaproxySurroundings? surroundings = null) =>
-        new SlotCopy(files, place).Render();
+        new SlotCopy(files, place, surroundings ?? HaproxySurroundings.Unknown).Render();
 
     public const string OwnFile = "0-flipcontroller.cfg";
 }

@@ -12,6 +12,22 @@ namespace FlipController.Linux.Haproxy;
 public sealed record RenderedConfiguration(
     ImmutableArray<RenderedFile> Files, ImmutableArray<ServicePort> Services, string LocalPeer)
 {
+    /// <summary>Where each service comes from, in the order of the files; one that is bound twice is here twice.</summary>
+    public ImmutableArray<RenderedBind> Binds { get; init; } = [];
+
+    /// <summary>In the order of the files.</summary>
+    public ImmutableArray<ConfigurationNote> Notes { get; init; } = [];
+
+    /// <summary>
+    /// To be there before the copy is started; without one HAProxy warns, as it would without the user's own.
+    /// </summary>
+    public ImmutableArray<ServerStateFile> ServerStateFiles { get; init; } = [];
+
+    /// <summary>
+    /// Sockets at which the copy listens beside the user's own; HAProxy leaves them behind when it ends.
+    /// </summary>
+    public ImmutableArray<string> OwnSockets { get; init; } = [];
+
     /// <summary>Puts the user's own path, line and addresses into what HAProxy says about the copy.</summary>
     public string Explain(string haproxyOutput)
     {
@@ -21,6 +37,8 @@ public sealed record RenderedConfiguration(
             string text = line;
             foreach (RenderedFile file in Files)
                 if (file.Source is not null) text = file.Explain(text);
+            // What HAProxy says of these it says of no line.
+            foreach (ServerStateFile file in ServerStateFiles) text = text.Replace(file.Path, file.UserPath, StringComparison.Ordinal);
             explained.Append(text);
         }
         return explained.ToString();
@@ -52,3 +70,20 @@ public sealed record RenderedFile(string Path, string? Source, byte[] Content, I
 /// <param name="Number">The line of the user's file it is, or stands below of.</param>
 /// <param name="Changed">The words of it that are not the user's: as the copy has them, and as the user wrote them.</param>
 public sealed record RenderedLine(int Number, ImmutableArray<(string Now, string Before)> Changed);
+
+/// <summary>A front address as the user's files bind it.</summary>
+/// <param name="Section"><c>frontend www</c>; <c>global</c> for a stats socket.</param>
+/// <param name="Parameters">What follows the address on its line, as it is written there.</param>
+public sealed record RenderedBind(Service Service, int PrivatePort, string Section, string File, int Line, string Parameters);
+
+/// <summary>Something projected that a reader should know of.</summary>
+public sealed record ConfigurationNote(string File, int Line, string Text)
+{
+    public override string ToString() => $"{File}:{Line}: {Text}";
+}
+
+/// <summary>A file from which the copy loads the state of its servers.</summary>
+/// <param name="Path">In the slot's directory.</param>
+/// <param name="UserPath">The one it stands for, as the user's files name it: relative names begin at HAProxy's working directory.</param>
+/// <param name="Backend">The only backend in it; null: all of them.</param>
+public sealed record ServerStateFile(string Path, string UserPath, string? Backend);

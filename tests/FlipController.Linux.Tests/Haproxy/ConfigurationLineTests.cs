@@ -24,7 +24,7 @@ public sealed class ConfigurationLineTests
     public void A_variable_counts_only_within_double_quotes()
     {
         ConfigurationLine line = ConfigurationLine.Read("x \"$A\" $A '$A' \"\\$A\" \"${A}:80\"\n");
-        Assert.Equal([false, true, false, false, false, true], line.Words.Select(w => w.HasVariable));
+        Assert.Equal([false, true, false, false, false, true], line.Words.Select(w => w.IsUnknown));
     }
 
     [Theory]
