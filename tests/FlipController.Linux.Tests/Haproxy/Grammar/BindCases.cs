@@ -63,7 +63,6 @@ internal static class BindCases
              server s unix@@DIR@/loop.sock send-proxy-v2
             frontend clear
              bind unix@@DIR@/loop.sock accept-proxy mode 600
-             bind @DIR@/plain.sock
 
             """, "127.0.0.1:443 21000"),
         Moved("a frontend behind another on an abstract socket", """
@@ -91,10 +90,15 @@ internal static class BindCases
              server s unix@@DIR@/in.sock
             listen b
              bind unix@in.sock
-             bind /other.sock user root
+             bind unix@plain.sock user root
+            backend c
+             server t unix@@DIR@/plain.sock
 
             """, "127.0.0.1:80 21000"),
-        Moved("a unix socket in a comma list", "listen a\n bind 127.0.0.1:80,@DIR@/a.sock,127.0.0.1:81\n", "127.0.0.1:80 21000", "127.0.0.1:81 21001"),
+        Moved("a unix socket in a comma list", "listen a\n bind 127.0.0.1:80,@DIR@/a.sock,127.0.0.1:81\n server s unix@@DIR@/a.sock\n", "127.0.0.1:80 21000", "127.0.0.1:81 21001"),
+        Refused("a unix socket for others", "listen a\n bind 127.0.0.1:80\n bind @DIR@/a.sock mode 666\n bind abns@front\n",
+            "haproxy.cfg:3: haproxy: bind \"a.sock\" is a unix socket; only TCP addresses can be redirected",
+            "haproxy.cfg:4: haproxy: bind \"abns@front\" is an abstract socket; only TCP addresses can be redirected"),
         Moved("an interface", "listen a\n bind *:80 interface lo\n bind :::81 interface lo v6only\n", "*:80 21000", "[::]:81 v6only 21001"),
         Moved("a port of three zeroes", "listen a\n bind 127.0.0.1:00080\n", "127.0.0.1:80 21000"),
         Moved("an address in the head of a section", "listen a 127.0.0.1:80\n mode http\nfrontend b 127.0.0.1:81,127.0.0.1:82\n mode http\n",
@@ -107,8 +111,7 @@ internal static class BindCases
         Refused("another network namespace", "listen a\n bind 127.0.0.1:80 namespace blue\n",
             "haproxy.cfg:2: haproxy: bind \"127.0.0.1:80\" listens in another network namespace, in which nothing is redirected") with
         { NotForHaproxy = "it wants the namespace" },
-        Refused("a backend that binds", "listen a\n bind 127.0.0.1:80\nbackend b\n bind 127.0.0.1:81\n",
-            "haproxy.cfg:4: haproxy: bind \"127.0.0.1:81\" stands in a backend, where HAProxy ignores it and yet listens; remove the line"),
+        Moved("a backend that binds", "listen a\n bind 127.0.0.1:80\nbackend b\n bind 127.0.0.1:81\n", "127.0.0.1:80 21000", "127.0.0.1:81 21001"),
         Refused("interfaces apart", "listen a\n bind *:80 interface lo\n bind *:80 interface eth0\n",
             "haproxy.cfg:3: haproxy: bind \"*:80\" differs from another bind only by its interface, and a redirection by interface is not made yet"),
         Refused("a private port as front port", "listen a\n bind :21500\n",

@@ -43,7 +43,8 @@ internal sealed partial record Listening(IReadOnlySet<Service> Tcp, IReadOnlySet
         if (!services.SetEquals(original.Tcp)) yield return $"the original listens on {List(original.Tcp)}, its services are {List(services)}";
         if (Udp.Overlaps(original.Udp)) yield return $"both take UDP {List(Udp.Intersect(original.Udp))}";
         if (Unix.Overlaps(original.Unix)) yield return $"both listen on {List(Unix.Intersect(original.Unix))}";
-        if (Unix.FirstOrDefault(p => p[0] != '@' && !p.StartsWith(slot + "/", StringComparison.Ordinal)) is { } foreign) yield return $"the copy listens on {foreign}";
+        if (Unix.FirstOrDefault(p => p[0] != '@' && !p.StartsWith(slot + "/", StringComparison.Ordinal) && !copy.OwnSockets.Contains(p)) is { } foreign)
+            yield return $"the copy listens on {foreign}";
         if (Unix.Count != original.Unix.Count + 1) yield return $"the copy listens on {List(Unix)}, the original on {List(original.Unix)}";
     }
 

@@ -196,6 +196,6 @@ internal static class WordCases
              server peer 127.0.0.1:82
 
             """, "127.0.0.1:80 21000"),
-        Refused("a byte of zero", "listen a\n bind 127.0.0.1:80\n bind\0 127.0.0.1:81\n", "") with { NotForHaproxy = "it refuses it" },
+        Moved("a byte of zero", "listen a\n bind 127.0.0.1:80\n bind\0 127.0.0.1:81\n", "127.0.0.1:80 21000") with { NotForHaproxy = "it refuses it" },
     ];
 }
