@@ -52,6 +52,12 @@ public sealed record HaproxyOptions
     public ImmutableArray<string> AlsoWatch { get; init; } = [];
     /// <summary>How long the files must rest before a change counts.</summary>
     public TimeSpan Settle { get; init; } = TimeSpan.FromMilliseconds(200);
+    /// <summary>Variables HAProxy is started with, beside the daemon's own and those of <see cref="EnvironmentFiles"/>.</summary>
+    public ImmutableSortedDictionary<string, string> Environment { get; init; } = ImmutableSortedDictionary<string, string>.Empty;
+    /// <summary>Files of variables, as systemd's EnvironmentFile= names them: a leading - tolerates absence.</summary>
+    public ImmutableArray<string> EnvironmentFiles { get; init; } = [];
+    /// <summary>The name under which this host stands in <c>peers</c> sections (HAProxy's -L); null: the host's name.</summary>
+    public string? LocalPeer { get; init; }
 }
 
 public sealed record PortsOptions

@@ -175,7 +175,25 @@ public static class ConfigurationReader
             Watch = section.Value("watch", initial.Watch, YesNo),
             AlsoWatch = section.List("also_watch", initial.AlsoWatch, AbsolutePath),
             Settle = section.Value("settle", initial.Settle, Duration(TimeSpan.FromMilliseconds(10), TimeSpan.FromMinutes(1))),
+            Environment = ReadEnvironment(section, initial.Environment, faults),
+            EnvironmentFiles = section.List("environment_files", initial.EnvironmentFiles, EnvironmentFile),
+            LocalPeer = section.Value("local_peer", initial.LocalPeer, PeerName),
         };
+    }
+
+    private static ImmutableSortedDictionary<string, string> ReadEnvironment(
+        ConfigurationSection haproxy, ImmutableSortedDictionary<string, string> initial, FaultList faults)
+    {
+        ConfigurationSection section = haproxy.Section("environment");
+        if (!haproxy.Has("environment")) return initial;
+        var environment = ImmutableSortedDictionary.CreateBuilder<string, string>(StringComparer.Ordinal);
+        foreach (string name in section.Keys.ToList())
+        {
+            if (!IsVariableName(name))
+                faults.Add(section.PathOf(name), $"{FaultList.Quote(name)} must be a variable's name: letters, digits and _, no digit first");
+            environment[name] = section.Value(name, "", VariableValue);
+        }
+        return environment.ToImmutable();
     }
 
     private static ImmutableArray<HttpProbe> ReadProbes(ConfigurationSection gate, ImmutableArray<HttpProbe> initial, FaultList faults)

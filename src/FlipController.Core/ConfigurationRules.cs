@@ -66,6 +66,27 @@ internal static partial class ConfigurationRules
         return isName || AbsolutePath(text, out value) is null ? null : "the name of a program, or its absolute path";
     }
 
+    public static string? EnvironmentFile(string text, out string value)
+    {
+        string? must = AbsolutePath(text.TrimStart('-'), out string path);
+        value = text.StartsWith('-') ? $"-{path}" : path;
+        return must is null && !text.StartsWith("--", StringComparison.Ordinal)
+            ? null : "an absolute path, without . or .., with a leading - if the file may be absent";
+    }
+
+    public static string? VariableValue(string text, out string value)
+    {
+        value = text;
+        return text.Contains('\0') ? "text without a NUL" : null;
+    }
+
+    public static string? PeerName(string text, out string? value)
+    {
+        value = text;
+        return text.Length is > 0 and <= 255 && text.All(c => char.IsAsciiLetterOrDigit(c) || c is '.' or '-' or '_' or ':')
+            ? null : "the name of a peer: letters, digits, ., -, _ and :";
+    }
+
     public static string? Group(string text, out string value)
     {
         value = text;
@@ -131,6 +152,8 @@ internal static partial class ConfigurationRules
             : $"without {unknown.Value}, which is none of {string.Join(", ", Placeholders.Select(p => $"{{{p}}}"))}";
     }
 
+    public static bool IsVariableName(string name) => VariableName().IsMatch(name);
+
     public static bool IsPairName(string name) => PairName().IsMatch(name);
 
     public static string Listed(IEnumerable<string> names) => Joined(names, "and");
@@ -145,6 +168,9 @@ internal static partial class ConfigurationRules
 
     [GeneratedRegex(@"\A[a-z0-9][a-z0-9_-]{0,31}\z")]
     private static partial Regex PairName();
+
+    [GeneratedRegex(@"\A[A-Za-z_][A-Za-z0-9_]*\z")]
+    private static partial Regex VariableName();
 
     [GeneratedRegex(@"\A[A-Za-z_][A-Za-z0-9_.-]{0,31}\z")]
     private static partial Regex GroupName();

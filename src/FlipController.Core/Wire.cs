@@ -83,7 +83,10 @@ public sealed record HistoriesReport(ImmutableArray<HistoryReport> Pairs);
 public sealed record PairNotice(DateTimeOffset At, string Pair, string Kind, string State, string Text, FlipRecord? Flip = null);
 
 /// <summary>GET /v1/pairs/NAME/render/SLOT: the slot's HAProxy configuration.</summary>
-public sealed record RenderReport(string Pair, string Slot, ImmutableArray<RenderedText> Files);
+/// <param name="Notes">FILE:LINE: what is projected and yet worth knowing.</param>
+/// <param name="Haproxy">flipctl render --check: what HAProxy says to it, in the user's own lines.</param>
+public sealed record RenderReport(
+    string Pair, string Slot, ImmutableArray<RenderedText> Files, ImmutableArray<string>? Notes = null, string? Haproxy = null);
 
 /// <param name="Source">The user's file it was made from; null for the part that is ours.</param>
 public sealed record RenderedText(string Path, string? Source, string Text);

@@ -62,12 +62,12 @@ internal static class ControlApi
         }
     }
 
-    private static Task RenderAsync(HttpContext context, Pair pair) => context.Request.RouteValues["slot"] switch
+    private static async Task RenderAsync(HttpContext context, Pair pair) => await (context.Request.RouteValues["slot"] switch
     {
-        "blue" => AnswerAsync(context, WireJson.Default.RenderReport, pair.Render(Slot.Blue)),
-        "green" => AnswerAsync(context, WireJson.Default.RenderReport, pair.Render(Slot.Green)),
+        "blue" => AnswerAsync(context, WireJson.Default.RenderReport, await pair.RenderAsync(Slot.Blue, context.RequestAborted)),
+        "green" => AnswerAsync(context, WireJson.Default.RenderReport, await pair.RenderAsync(Slot.Green, context.RequestAborted)),
         var other => RefuseAsync(context, 400, "usage", $"cannot render the slot \"{other}\" of pair {pair.Name}: a slot is blue or green"),
-    };
+    });
 
     private static async Task StatusAsync(HttpContext context, Fleet fleet)
     {

@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.Collections.Immutable;
 using FlipController.Core;
 using FlipController.Core.Machine;
 using FlipController.Linux;
@@ -155,8 +156,9 @@ internal sealed class Fleet(
 
     private static string Text(PairOptions o) => string.Join('\n', o with
     {
-        Haproxy = o.Haproxy with { Config = [], AlsoWatch = [] }, Gate = o.Gate with { Probes = [] }, Hooks = new HooksOptions(),
+        Haproxy = o.Haproxy with { Config = [], AlsoWatch = [], EnvironmentFiles = [], Environment = ImmutableSortedDictionary<string, string>.Empty }, Gate = o.Gate with { Probes = [] }, Hooks = new HooksOptions(),
     }, string.Join('\0', o.Haproxy.Config), string.Join('\0', o.Haproxy.AlsoWatch), string.Join('\0', o.Gate.Probes),
+        string.Join('\0', o.Haproxy.EnvironmentFiles), string.Join('\0', o.Haproxy.Environment),
         string.Join('\0', o.Hooks.Switched), string.Join('\0', o.Hooks.Drained), string.Join('\0', o.Hooks.Failed));
 
     public async ValueTask DisposeAsync()

@@ -177,12 +177,13 @@ internal sealed class Pair : IAsyncDisposable
     }
 
     /// <summary>What a flip now would start.</summary>
-    public RenderReport Render(Slot slot)
+    public async Task<RenderReport> RenderAsync(Slot slot, CancellationToken stop)
     {
         Snapshot snapshot = _effects.Start.ReadFiles();
-        RenderedConfiguration rendered = _effects.Start.Render(snapshot, _edge.PlaceOf(State.LastNumber + 1), slot);
+        RenderedConfiguration rendered = await _effects.Start.RenderAsync(snapshot, _edge.PlaceOf(State.LastNumber + 1), slot, stop);
         return new RenderReport(
-            Name, slot.Name(), [.. rendered.Files.Select(f => new RenderedText(f.Path, f.Source, Encoding.UTF8.GetString(f.Content)))]);
+            Name, slot.Name(), [.. rendered.Files.Select(f => new RenderedText(f.Path, f.Source, Encoding.UTF8.GetString(f.Content)))],
+            [.. rendered.Notes.Select(n => n.ToString())]);
     }
 
     /// <summary>What a flip now would change. Nothing is touched: HAProxy reads a copy in a directory that is removed again.</summary>
@@ -202,9 +203,9 @@ internal sealed class Pair : IAsyncDisposable
             AtomicFile.EnsurePrivateDirectory(directory);
             snapshot = _effects.Start.ReadFiles();
             diff = await DiffAsync(directory, s.Active is { } a ? _edge.Store.ReadSnapshot(a.Number) : null, snapshot, stop);
-            rendered = _effects.Start.Render(snapshot, place, slot);
+            rendered = await _effects.Start.RenderAsync(snapshot, place, slot, stop);
             _effects.Start.RefuseTaken(rendered, s.Active);
-            var instance = new Instance(Options.Haproxy.Binary, rendered, place, StandbyStart.WorkingDirectory(snapshot));
+            Instance instance = _effects.Start.InstanceOf(rendered, place, snapshot);
             instance.WriteFiles();
             if (await instance.CheckAsync(stop) is { } rejected) problems.Add($"HAProxy rejects the configuration: {rejected}");
         }

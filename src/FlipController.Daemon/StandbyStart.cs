@@ -25,11 +25,11 @@ internal sealed class StandbyStart(PairEdge edge)
             Snapshot snapshot = Content(run);
             if (run.Wish.Trigger == FlipTrigger.Files && snapshot.ContentSha256 == effect.Active?.ContentSha256)
                 return new PrepareFailed(edge.Now, run.Number, "nothing relevant changed", Unchanged: true);
-            RenderedConfiguration rendered = Render(snapshot, place, run.Slot);
+            RenderedConfiguration rendered = await RenderAsync(snapshot, place, run.Slot, stop);
             RefuseDropped(rendered, effect.Active, run.Wish.AllowDrop);
             edge.Fronts.Claim(edge.Name, run.Number, [.. rendered.Services.Select(p => p.Service)]);
             RefuseTaken(rendered, effect.Active);
-            var instance = new Instance(edge.Options.Haproxy.Binary, rendered, place, WorkingDirectory(snapshot));
+            Instance instance = InstanceOf(rendered, place, snapshot);
             instance.WriteFiles();
             if (await instance.CheckAsync(stop) is { } rejected) throw new FlipException($"HAProxy rejects the configuration: {rejected}");
             edge.Store.SaveSnapshot(run.Number, snapshot);
@@ -57,22 +57,30 @@ internal sealed class StandbyStart(PairEdge edge)
         : _files.Read();
 
     /// <summary>The copy for a slot: what a flip would start, and what `render` and `plan` show.</summary>
-    public RenderedConfiguration Render(Snapshot snapshot, GenerationPlace place, Slot slot)
+    public async Task<RenderedConfiguration> RenderAsync(Snapshot snapshot, GenerationPlace place, Slot slot, CancellationToken stop)
     {
+        HaproxySurroundings surroundings = await HostSurroundings.OfAsync(edge.Options.Haproxy.Binary, Variables(snapshot), stop);
         PortBlock block = edge.BlockOf(slot);
         using var sockets = new SockDiag();
         // A warm or retiring generation may still listen in the slot: its ports are left alone, so it never stands in the way.
         HashSet<int> taken = [.. sockets.Sockets(TcpStates.Listen, block).Select(s => s.Local.Port)];
         ProjectionResult result = Projection.Render(
             [.. snapshot.Files.Select(f => new SourceFile(f.Path, f.Content))],
-            new SlotPlace(place.Directory, place.AdminSocket, block, taken, Dns.GetHostName()));
+            new SlotPlace(place.Directory, place.AdminSocket, block, taken, edge.Options.Haproxy.LocalPeer ?? Dns.GetHostName()),
+            surroundings);
         return result.Configuration
             ?? throw new FlipException(string.Join(" | ", result.Faults.Select(f => $"{f.File}:{f.Line}: {f.Message}")));
     }
 
+    public Instance InstanceOf(RenderedConfiguration rendered, GenerationPlace place, Snapshot snapshot) =>
+        new(edge.Options.Haproxy.Binary, rendered, place, WorkingDirectory(snapshot)) { Environment = Variables(snapshot) };
+
+    private ImmutableSortedDictionary<string, string> Variables(Snapshot snapshot) =>
+        HostSurroundings.Variables(edge.Options.Haproxy, (snapshot.EnvironmentFiles ?? []).Select(f => f.Content));
+
     public Snapshot ReadFiles() => _files.Read();
 
-    public static string WorkingDirectory(Snapshot snapshot) => Path.GetDirectoryName(snapshot.Files[0].Path)!;
+    private static string WorkingDirectory(Snapshot snapshot) => Path.GetDirectoryName(snapshot.Files[0].Path)!;
 
     /// <summary>
     /// A front address that goes away refuses its clients from the next instant on: only somebody's word makes that right.

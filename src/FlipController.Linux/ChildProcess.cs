@@ -13,6 +13,9 @@ public sealed record ChildProcess(string Executable, ImmutableArray<string> Argu
     /// <summary>After this it is killed.</summary>
     public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(30);
 
+    /// <summary>Variables it is given beside this process's own.</summary>
+    public IReadOnlyDictionary<string, string> Environment { get; init; } = ImmutableDictionary<string, string>.Empty;
+
     /// <summary>At the lowest priority, so that it takes no time from what carries traffic.</summary>
     public bool Polite { get; init; }
 
@@ -75,6 +78,7 @@ public sealed record ChildProcess(string Executable, ImmutableArray<string> Argu
     {
         options.ThrowOnError(false).DisposeOnExit(false);
         if (WorkingDirectory is { } directory) options.WorkingDirectory(directory);
+        if (Environment.Count > 0) options.EnvironmentVariables(Environment);
     }
 
     /// <summary>So that a person can paste it.</summary>

@@ -101,7 +101,7 @@ public sealed class ChildProcessTests
     {
         using var directory = new Haproxy.TemporaryDirectory();
         await File.WriteAllTextAsync(directory.File("a.cfg"), text, Cancellation);
-        HaproxyCheck check = await HaproxyBinary.CheckAsync("haproxy", [directory.File("a.cfg")], "local", directory.Path, Cancellation);
+        HaproxyCheck check = await HaproxyBinary.CheckAsync("haproxy", [directory.File("a.cfg")], "local", directory.Path, cancellation: Cancellation);
         Assert.Equal(verdict, check.Verdict);
         if (verdict == HaproxyVerdict.Invalid) Assert.Contains($"parsing [{directory.File("a.cfg")}:2] : unknown keyword 'bogus'", check.Output);
     }

@@ -182,7 +182,7 @@ public sealed partial class YamlTests
 
     private static IEnumerable<string> Leaves(ConfigurationNode node, string path) => node switch
     {
-        MapNode map => map.Entries.SelectMany(e => Leaves(e.Value, path + (path == "pairs." ? "*" : e.Key) + ".")),
+        MapNode { Entries.IsEmpty: false } map => map.Entries.SelectMany(e => Leaves(e.Value, path + (path == "pairs." ? "*" : e.Key) + ".")),
         ListNode list when list.Items.Any(i => i is MapNode) => list.Items.SelectMany(i => Leaves(i, path)),
         _ => [path.TrimEnd('.')],
     };
@@ -195,6 +195,6 @@ public sealed partial class YamlTests
     [GeneratedRegex(@"^( *)# (probes|switched): (.*)\n\1\2: \[\]\n", RegexOptions.Multiline)]
     private static partial Regex Replaced();
 
-    [GeneratedRegex(@"^( *)# (metrics|probes|switched): ", RegexOptions.Multiline)]
+    [GeneratedRegex(@"^( *)# (metrics|probes|switched|local_peer): ", RegexOptions.Multiline)]
     private static partial Regex Example();
 }

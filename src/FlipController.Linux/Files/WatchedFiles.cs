@@ -21,6 +21,7 @@ public sealed partial class WatchedFiles(HaproxyOptions options)
     {
         var paths = ImmutableArray.CreateBuilder<string>();
         foreach (string path in options.Config) paths.AddRange(Configuration(path));
+        paths.AddRange(Environment());
         foreach (string path in options.AlsoWatch) paths.AddRange(Beside(path));
         return [.. paths.Distinct(StringComparer.Ordinal)];
     }
@@ -55,8 +56,10 @@ public sealed partial class WatchedFiles(HaproxyOptions options)
             config.AppendData(file.Content);
             AppendNamed(content, file.Path, file.Content);
         }
+        var environment = Environment().Select(path => new SnapshotFile(path, ReadWhole(path))).ToImmutableArray();
+        foreach (SnapshotFile file in environment) AppendNamed(content, file.Path, file.Content);
         foreach (string path in options.AlsoWatch.SelectMany(Beside)) AppendNamed(content, path, ReadWhole(path));
-        return new Snapshot(files, Hex(config), Hex(content));
+        return new Snapshot(files, Hex(config), Hex(content), environment);
 
         static string Hex(IncrementalHash hash) => Convert.ToHexStringLower(hash.GetHashAndReset());
     }
@@ -67,7 +70,7 @@ public sealed partial class WatchedFiles(HaproxyOptions options)
     public IReadOnlySet<string> Directories()
     {
         var directories = new HashSet<string>(StringComparer.Ordinal);
-        foreach (string path in options.Config.Concat(options.AlsoWatch)) AddWay(path, 0);
+        foreach (string path in options.Config.Concat(options.AlsoWatch).Concat(options.EnvironmentFiles.Select(f => f.TrimStart('-')))) AddWay(path, 0);
         foreach (string path in Paths()) AddWay(path, 0);
         return directories;
 
@@ -90,10 +93,18 @@ public sealed partial class WatchedFiles(HaproxyOptions options)
         }
     }
 
-    /// <summary>For -f a directory stands for the *.cfg files in it, names sorted by bytes (HAProxy's management.txt, 3).</summary>
-    private static IEnumerable<string> Configuration(string path) => Directory.Exists(path)
-        ? Walk(path, 0).Where(f => f.EndsWith(".cfg", StringComparison.Ordinal))
+    /// <summary>
+    /// For -f a directory stands for the *.cfg files in it, names sorted by bytes (HAProxy's management.txt, 3); it looks at the
+    /// first ".cfg" of a name, so a.cfg.cfg is none (src/haproxy.c, cfgfiles_expand_directories).
+    /// </summary>
+    internal static IEnumerable<string> Configuration(string path) => Directory.Exists(path)
+        ? Walk(path, 0).Where(f => Path.GetFileName(f) is var name
+            && name.IndexOf(".cfg", StringComparison.Ordinal) == name.Length - ".cfg".Length)
         : [path];
+
+    /// <summary>The environment files that must be there, and those that are.</summary>
+    private IEnumerable<string> Environment() => options.EnvironmentFiles
+        .Where(f => !f.StartsWith('-') || File.Exists(f[1..])).Select(f => f.TrimStart('-'));
 
     /// <summary>A directory beside the configuration stands for every file in and below it.</summary>
     private static IEnumerable<string> Beside(string path) => Directory.Exists(path) ? Walk(path, DeepestDirectory) : [path];

@@ -85,15 +85,17 @@ public static class HaproxyBinary
         HaproxyBuild.OfAsync(binary, cancellation);
 
     /// <summary>
-    /// Has the configuration checked as it will be started: with the same names, local peer and directory. It binds nothing, so
+    /// Has the configuration checked as it will be started: with the same names, local peer, directory and environment. It binds nothing, so
     /// an address that is in use is not found here; large certificate stores take their time.
     /// </summary>
     public static async Task<HaproxyCheck> CheckAsync(
-        string binary, IEnumerable<string> files, string localPeer, string directory, CancellationToken cancellation = default)
+        string binary, IEnumerable<string> files, string localPeer, string directory,
+        IReadOnlyDictionary<string, string>? environment = null, CancellationToken cancellation = default)
     {
         var command = new ChildProcess(binary, ["-c", "-L", localPeer, .. files.SelectMany(f => new[] { "-f", f })])
         {
             WorkingDirectory = directory, Polite = true, Timeout = TimeSpan.FromMinutes(2),
+            Environment = environment ?? ImmutableDictionary<string, string>.Empty,
         };
         ChildOutcome outcome = await command.RunAsync(cancellation);
         return Enum.IsDefined((HaproxyVerdict)outcome.ExitCode)

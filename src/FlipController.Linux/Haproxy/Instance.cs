@@ -22,11 +22,17 @@ public sealed record GenerationPlace(string Runtime, string Pair, int Number)
     /// <summary>What HAProxy said as it started.</summary>
     public string StartLog => Path.Combine(Directory, "start.log");
 
+    /// <summary>Names the sockets it has elsewhere, which HAProxy leaves behind when it ends; a NUL between.</summary>
+    public string SocketList => Path.Combine(Directory, "sockets");
+
     /// <summary>Tolerates absence.</summary>
     public void Remove()
     {
         try
         {
+            if (File.Exists(SocketList))
+                foreach (string socket in File.ReadAllText(SocketList).Split('\0'))
+                    if (System.IO.Directory.Exists(Path.GetDirectoryName(socket))) File.Delete(socket);
             System.IO.Directory.Delete(Directory, recursive: true);
         }
         catch (DirectoryNotFoundException)
@@ -50,6 +56,9 @@ public sealed record GenerationPlace(string Runtime, string Pair, int Number)
 /// <summary>One HAProxy process: started as a daemon so that it outlives the controller, at the lowest priority until it is up.</summary>
 public sealed partial record Instance(string Binary, RenderedConfiguration Configuration, GenerationPlace Place, string WorkingDirectory)
 {
+    /// <summary>Variables HAProxy is given beside this process's own.</summary>
+    public IReadOnlyDictionary<string, string> Environment { get; init; } = ImmutableDictionary<string, string>.Empty;
+
     private static readonly TimeSpan s_startTimeout = TimeSpan.FromMinutes(2);
 
     /// <summary>Writes the copy, readable by its owner only: it may name passwords.</summary>
@@ -59,13 +68,17 @@ public sealed partial record Instance(string Binary, RenderedConfiguration Confi
         Place.Remove();
         AtomicFile.EnsurePrivateDirectory(Place.Directory);
         foreach (RenderedFile file in Configuration.Files) AtomicFile.Write(file.Path, file.Content);
+        if (!Configuration.OwnSockets.IsEmpty)
+            AtomicFile.Write(Place.SocketList, Encoding.UTF8.GetBytes(string.Join('\0', Configuration.OwnSockets)));
+        // What the active one knows of its servers is better; until somebody puts that there, the user's own is what there is.
+        foreach (ServerStateFile state in Configuration.ServerStateFiles) state.Provide(WorkingDirectory);
     }
 
     /// <summary>Null: HAProxy accepts the copy; else its own words, with the user's file names and lines.</summary>
     public async Task<string?> CheckAsync(CancellationToken stop)
     {
         HaproxyCheck check = await HaproxyBinary.CheckAsync(
-            Binary, Configuration.Files.Select(f => f.Path), Configuration.LocalPeer, WorkingDirectory, stop);
+            Binary, Configuration.Files.Select(f => f.Path), Configuration.LocalPeer, WorkingDirectory, Environment, stop);
         return check.Verdict == HaproxyVerdict.Valid ? null : Told(Configuration.Explain(check.Output));
     }
 
@@ -78,7 +91,7 @@ public sealed partial record Instance(string Binary, RenderedConfiguration Confi
         var command = new ChildProcess(Binary,
             ["-D", "-p", Place.PidFile, "-L", Configuration.LocalPeer, .. Configuration.Files.SelectMany(f => new[] { "-f", f.Path })])
         {
-            WorkingDirectory = WorkingDirectory, Polite = true, Timeout = s_startTimeout,
+            WorkingDirectory = WorkingDirectory, Polite = true, Timeout = s_startTimeout, Environment = Environment,
         };
         ChildOutcome outcome = await command.RunAsync(stop);
         string said = Configuration.Explain(outcome.Output);

@@ -3,6 +3,7 @@ using System.Globalization;
 using System.Text;
 using System.Text.RegularExpressions;
 using FlipController.Core;
+using FlipController.Linux.State;
 
 namespace FlipController.Linux.Haproxy;
 
@@ -86,4 +87,13 @@ public sealed record ConfigurationNote(string File, int Line, string Text)
 /// <param name="Path">In the slot's directory.</param>
 /// <param name="UserPath">The one it stands for, as the user's files name it: relative names begin at HAProxy's working directory.</param>
 /// <param name="Backend">The only backend in it; null: all of them.</param>
-public sealed record ServerStateFile(string Path, string UserPath, string? Backend);
+public sealed record ServerStateFile(string Path, string UserPath, string? Backend)
+{
+    /// <summary>Puts a copy of the user's there, if there is one and nobody has put anything there yet.</summary>
+    /// <param name="workingDirectory">HAProxy's, where relative names begin.</param>
+    internal void Provide(string workingDirectory)
+    {
+        string user = System.IO.Path.Combine(workingDirectory, UserPath);
+        if (!File.Exists(Path) && File.Exists(user)) AtomicFile.Write(Path, File.ReadAllBytes(user));
+    }
+}

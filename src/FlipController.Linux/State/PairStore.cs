@@ -110,7 +110,10 @@ public sealed class PairStore
 /// <summary>The user's files as they were read at one instant.</summary>
 /// <param name="ConfigSha256">Over the configuration files alone: what <c>cat FILE... | sha256sum</c> prints.</param>
 /// <param name="ContentSha256">Over every watched file with its name.</param>
-public sealed record Snapshot(ImmutableArray<SnapshotFile> Files, string ConfigSha256, string ContentSha256);
+/// <param name="EnvironmentFiles">Those that are there, in order; null in what an older version has saved.</param>
+public sealed record Snapshot(
+    ImmutableArray<SnapshotFile> Files, string ConfigSha256, string ContentSha256,
+    ImmutableArray<SnapshotFile>? EnvironmentFiles = null);
 
 public sealed record SnapshotFile(string Path, byte[] Content);
 

@@ -40,7 +40,7 @@ public sealed class CorpusTests
         RenderedConfiguration copy = result.Configuration!;
         Directory.CreateDirectory(place.Directory);
         foreach (RenderedFile file in copy.Files) await File.WriteAllBytesAsync(file.Path, file.Content, cancellation);
-        HaproxyCheck after = await HaproxyBinary.CheckAsync("haproxy", copy.Files.Select(f => f.Path), copy.LocalPeer, directory.Path, cancellation);
+        HaproxyCheck after = await HaproxyBinary.CheckAsync("haproxy", copy.Files.Select(f => f.Path), copy.LocalPeer, directory.Path, cancellation: cancellation);
 
         Assert.True(after.Verdict == HaproxyVerdict.Valid, after.Output);
         Assert.Equal(Warnings(before.Output), Warnings(copy.Explain(after.Output)));
