@@ -33,7 +33,7 @@ public sealed class ConfigurationTests
             ("state", "/srv/state/"), ("runtime", "/run/x"),
             ("pairs", Map(("edge", Map(
                 ("haproxy", Map(("config", List("/a.cfg", "/b.cfg")), ("binary", "/opt/haproxy"), ("watch", "false"),
-                    ("also_watch", List("/certs")), ("settle", "1s"), ("environment", Map(("A", "b c"), ("_1", ""))),
+                    ("also_watch", List("/certs")), ("settle", "1s"), ("environment", Map(("A", "b c"), ("_1", "d"))),
                     ("environment_files", List("-/etc/default/haproxy", "/e")), ("local_peer", "lb1.example.org"))),
                 ("ports", Map(("blue", "30000"), ("green", "30100"))),
                 ("redirect", Map(("method", "nftables"), ("mark_mask", "0x0ff00000"))),
@@ -51,7 +51,7 @@ public sealed class ConfigurationTests
         Assert.Equal(["/a.cfg", "/b.cfg"], edge.Haproxy.Config);
         Assert.Equal(("/opt/haproxy", false, TimeSpan.FromSeconds(1)), (edge.Haproxy.Binary, edge.Haproxy.Watch, edge.Haproxy.Settle));
         Assert.Equal(["/certs"], edge.Haproxy.AlsoWatch);
-        Assert.Equal([new("A", "b c"), new("_1", "")], edge.Haproxy.Environment);
+        Assert.Equal([new("A", "b c"), new("_1", "d")], edge.Haproxy.Environment);
         Assert.Equal(["-/etc/default/haproxy", "/e"], edge.Haproxy.EnvironmentFiles);
         Assert.Equal("lb1.example.org", edge.Haproxy.LocalPeer);
         Assert.Equal(new PortsOptions { Blue = 30000, Green = 30100 }, edge.Ports);

@@ -14,6 +14,13 @@ namespace FlipController.Linux.Haproxy;
 /// </summary>
 internal sealed class ConfigurationCondition
 {
+    // src/cfgcond.c, cond_predicates, 2.4 to 3.5: another name makes the whole condition one that HAProxy does not understand.
+    private static readonly HashSet<string> s_askable = new(StringComparer.Ordinal)
+    {
+        "feature", "version_atleast", "version_before", "openssl_version_atleast", "openssl_version_before", "ssllib_name_startswith",
+        "awslc_api_atleast", "awslc_api_before", "enabled", "fips_mode",
+    };
+
     private const int DeepestNesting = 1024; // MAX_CFG_RECURSION, include/haproxy/defaults.h
     private readonly string _text;
     private readonly HaproxyEnvironment _environment;
@@ -113,7 +120,6 @@ internal sealed class ConfigurationCondition
     {
         int from = _at, end = _text.AsSpan(_at).IndexOfAny(' ', '(') is >= 0 and int stop ? _at + stop : _text.Length;
         string name = _text[from..end];
-        if (name.Length == 0 || name.AsSpan().ContainsAnyExcept("abcdefghijklmnopqrstuvwxyz_0123456789")) return null;
         _at = end;
         if (Arguments() is not { } arguments) return null;
         string asked = _text[from.._at];
@@ -129,8 +135,8 @@ internal sealed class ConfigurationCondition
             ("version_atleast", 1) when build is not null => () => build.Version.ComparedWith(first) <= 0,
             ("version_before", 1) when build is not null => () => build.Version.ComparedWith(first) > 0,
             ("enabled", 1) when _switchedOff.Contains(first) => () => false,
-            ("defined" or "streq" or "strneq" or "strstr", _) => null,
-            _ => () => _surroundings.Condition(asked),
+            _ when s_askable.Contains(name) => () => _surroundings.Condition(asked),
+            _ => null,
         };
     }
 

@@ -93,7 +93,11 @@ internal sealed class LineChange
     }
 
     /// <summary>Writes text in its place, quoted already.</summary>
-    public void ReplaceWithText(Word word, string text) => _edits.Add(new(word.Start, word.End, text));
+    public void ReplaceWithText(Word word, string text)
+    {
+        _edits.Add(new(word.Start, word.End, text));
+        Said.Add((text, word.Text));
+    }
 
     /// <summary>Writes other text in the place of a part of a word that stands in the line just so.</summary>
     public void ReplacePart(Word word, int from, int to, string text) =>

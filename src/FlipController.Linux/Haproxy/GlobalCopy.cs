@@ -22,7 +22,7 @@ internal sealed class GlobalCopy(SlotCopy copy, ListenerCopy listeners)
                 // -L is passed, which makes HAProxy warn of such a line (src/cfgparse-global.c).
                 if (line.Words[1].IsUnknown)
                     copy.Refuse(placed, $"localpeer \"{line[1]}\" holds a variable whose value is not known here; write the value itself");
-                else (copy.LocalPeer, copy.ChangeOf(placed).Drop) = (HaproxyEnvironment.Shown(line[1]), true);
+                copy.ChangeOf(placed).Drop = true;
                 break;
             case "master-worker":
                 // A process of its own between us and HAProxy would hide how HAProxy fares; -D is passed.

@@ -61,6 +61,9 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
 
     private void Peers(ConfigurationSection section)
     {
+        // Without this host in it HAProxy removes the section, and listens at none of its addresses (src/cfgparse.c).
+        if (!section.Lines.Any(l => l.Line[0] is "peer" or "server" && (l.Line.Words.Length > 1 && l.Line.Words[1].IsUnknown || IsLocal(l.Line))))
+            return;
         int others = 0;
         foreach (PlacedLine placed in section.Lines)
         {
@@ -70,13 +73,15 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
             else if (line[0] is "peer" or "server" && line[1] != "")
             {
                 if (line.Words[1].IsUnknown) RefuseUnknown(placed, line[0], line[1]);
-                else if (HaproxyEnvironment.Shown(line[1]) != copy.LocalPeer) others++;
+                else if (!IsLocal(line)) others++;
                 else if (line[0] == "peer" && line[2] != "") Bind(section, placed, line.Words[2], 3);
             }
         }
         if (others == 0)
             copy.Note(section.Header, $"{section.Name} knows no node but this one; its stick tables begin empty with each generation");
     }
+
+    private bool IsLocal(ConfigurationLine line) => HaproxyEnvironment.Shown(line[1]) == copy.LocalPeer;
 
     private void LogForward(ConfigurationSection section)
     {
@@ -105,7 +110,9 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
         BindParameters parameters = BindParameters.Read(placed.Line, firstParameter);
         if (parameters.Refusal is { } why) copy.Refuse(placed, $"{keyword} \"{text}\" {why}");
 
-        bool isStats = said is not null, tcp = false, whole = text != word.Text;
+        bool isStats = said is not null, tcp = false;
+        // With a variable in it the whole word is written as what it means here.
+        bool whole = text != word.Text || word.Sources?.Contains(-1) == true;
         int at = 0;
         var parts = new List<string>();
         var ports = new List<(int From, int To, int Port)>();
@@ -123,7 +130,7 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
                 tcp = true;
                 parts.Add(address.On(moved));
                 int from = at + socket.PortStart, to = at + part.Length;
-                whole |= moved.Count > 1 || !address.IsLiteral || !word.IsPlain(placed.Line.Text, from, to);
+                whole = whole || moved.Count > 1 || !address.IsLiteral || !word.IsPlain(placed.Line.Text, from, to);
                 ports.Add((from, to, moved[0]));
             }
             at += part.Length + 1;

@@ -91,7 +91,7 @@ public sealed record ServerStateFile(string Path, string UserPath, string? Backe
 {
     /// <summary>Puts a copy of the user's there, if there is one and nobody has put anything there yet.</summary>
     /// <param name="workingDirectory">HAProxy's, where relative names begin.</param>
-    internal void Provide(string workingDirectory)
+    public void Provide(string workingDirectory)
     {
         string user = System.IO.Path.Combine(workingDirectory, UserPath);
         if (!File.Exists(Path) && File.Exists(user)) AtomicFile.Write(Path, File.ReadAllBytes(user));

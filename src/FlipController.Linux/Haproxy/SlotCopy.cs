@@ -16,18 +16,24 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place,
 
     public PrivatePorts Ports { get; } = new(place.Ports, place.TakenPorts);
 
-    /// <summary>The name this host has in peers sections, as far as the files have said.</summary>
-    public string LocalPeer { get; set; } = place.LocalPeer;
+    /// <summary>The name this host has in peers sections.</summary>
+    public string LocalPeer { get; private set; } = place.LocalPeer;
 
     /// <summary>Set by <c>chroot</c>, from where on paths are other ones once HAProxy runs.</summary>
-    public string Chroot { get; set; } = "";
+    public string Chroot { get; private set; } = "";
 
     public ProjectionResult Render()
     {
         UserConfiguration user = UserConfiguration.Read(files, place.LocalPeer, surroundings, Refuse);
         IReadOnlyDictionary<ConfigurationSection, ProxySettings> settings = ProxySettings.Of(user.Sections);
         foreach (ConfigurationSection section in user.Sections)
-            if (section.Kind == "global" && section.Lines.LastOrDefault(l => l.Line[0] == "chroot") is { } line) Chroot = line.Line[1];
+            foreach (PlacedLine placed in section.Lines)
+            {
+                if (section.Kind != "global" || placed.Line[1] == "") continue;
+                if (placed.Line[0] == "chroot") Chroot = placed.Line[1];
+                // Passed by -L, it holds from the first line on.
+                else if (placed.Line[0] == "localpeer") LocalPeer = HaproxyEnvironment.Shown(placed.Line[1]);
+            }
         var loops = new InternalLoops(this, user.Sections);
         var listeners = new ListenerCopy(this, loops);
         var global = new GlobalCopy(this, listeners);

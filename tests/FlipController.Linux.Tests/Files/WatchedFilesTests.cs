@@ -98,4 +98,36 @@ public sealed class WatchedFilesTests : IDisposable
         File.CreateSymbolicLink(_directory["data.new"], target);
         Command.Run("mv", "-T", _directory["data.new"], _directory["data"]);
     }
+
+    [Fact]
+    public void A_directory_stands_for_the_files_HAProxy_would_read_of_it()
+    {
+        foreach (string name in new[] { "b.cfg", "a.cfg", "B.cfg", ".hidden.cfg", "c.conf", "d.cfg.cfg", "e.cfg~", ".cfg" })
+            _directory.Write($"conf.d/{name}", name);
+        Directory.CreateDirectory(_directory["conf.d/f.cfg"]);
+        var files = new WatchedFiles(new HaproxyOptions { Config = [_directory["conf.d"]] });
+        Assert.Equal(["B.cfg", "a.cfg", "b.cfg"], files.Read().Files.Select(f => Path.GetFileName(f.Path)));
+        Snapshot before = files.Read();
+        _directory.Write("conf.d/ab.cfg", "");
+        Assert.NotEqual(before.ContentSha256, files.Read().ContentSha256);
+        Assert.Contains(_directory["conf.d"], files.Directories());
+    }
+
+    [Fact]
+    public void Environment_files_are_watched_and_belong_to_the_snapshot()
+    {
+        _directory.Write("haproxy.cfg", "listen a\n");
+        _directory.Write("one", "A=1\n");
+        var files = new WatchedFiles(Options() with { EnvironmentFiles = [_directory["one"], $"-{_directory["two"]}"] });
+        Snapshot before = files.Read();
+        Assert.Equal([_directory["one"]], before.EnvironmentFiles!.Value.Select(f => f.Path));
+        _directory.Write("two", "A=2\n");
+        Snapshot after = files.Read();
+        Assert.Equal([_directory["one"], _directory["two"]], after.EnvironmentFiles!.Value.Select(f => f.Path));
+        Assert.Equal(before.ConfigSha256, after.ConfigSha256);
+        Assert.NotEqual(before.ContentSha256, after.ContentSha256);
+        Assert.Contains(_directory["two"], files.Paths());
+        File.Delete(_directory["one"]);
+        Assert.Throws<FlipException>(files.Read);
+    }
 }

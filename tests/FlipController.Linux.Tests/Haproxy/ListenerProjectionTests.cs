@@ -1,0 +1,102 @@
+using System.Net;
+using System.Net.Sockets;
+using FlipController.Linux.Haproxy;
+using Xunit;
+using static FlipController.Linux.Tests.Haproxy.Projected;
+
+namespace FlipController.Linux.Tests.Haproxy;
+
+public sealed class ListenerProjectionTests
+{
+    [Theory]
+    [InlineData("bind :80-82 name x", "bind :21000,:21001,:21002 name x", "*:80 *:81 *:82")]
+    [InlineData("bind :80-80", "bind :21000", "*:80")]
+    [InlineData("bind ipv6@:80-81,10.0.0.1:90 # all", "bind ipv6@:21000,ipv6@:21001,10.0.0.1:21002 # all", "[::]:80 [::]:81 10.0.0.1:90")]
+    [InlineData("bind \"::1:80-81\"", "bind ::1:21000,::1:21001", "[::1]:80 [::1]:81")]
+    public void A_range_of_ports_is_a_service_for_each(string bind, string copy, string services)
+    {
+        RenderedConfiguration rendered = Of($"listen a\n {bind}\n");
+        Assert.Equal($"listen a\n {copy}\n", Copy($"listen a\n {bind}\n"));
+        Assert.Equal(services, string.Join(' ', rendered.Services.Select(s => s.Service)));
+    }
+
+    [Theory]
+    [InlineData("bind web:80", "bind 192.0.2.1:21000")]
+    [InlineData("bind ipv4@web:80-81", "bind ipv4@192.0.2.1:21000,ipv4@192.0.2.1:21001")]
+    [InlineData("bind ipv6@web:80 v6only", "bind ipv6@[2001:db8::1]:21000 v6only")]
+    [InlineData("bind six:80", "bind [2001:db8::1]:21000")]
+    public void A_name_is_written_as_the_address_it_has(string bind, string copy)
+    {
+        HaproxySurroundings named = Bare with
+        {
+            Resolve = (name, family) => IPAddress.Parse(family == AddressFamily.InterNetworkV6 || name == "six" ? "2001:db8::1" : "192.0.2.1"),
+        };
+        Assert.Equal($"listen a\n {copy}\n", Copy($"listen a\n {bind}\n", named));
+    }
+
+    [Fact]
+    public void A_name_without_an_address_is_refused_and_so_is_what_is_no_name()
+    {
+        Assert.Equal(["2: bind \"web:80\" is not an IP address, nor a name that has one here; write the address itself"], Faults("listen a\n bind web:80\n"));
+        Assert.Equal(["2: bind \":81-80\" has no range of ports between 1 and 65535"], Faults("listen a\n bind :81-80\n"));
+        Assert.Equal(["2: bind \":1-65535\" finds no free port left in the slot's block 21000-21099"], Faults("listen a\n bind :1-65535\n"));
+    }
+
+    [Fact]
+    public void An_address_on_the_header_of_an_old_file_moves() =>
+        Assert.Equal("listen a 10.0.0.1:21000\nfrontend b :21001,:21002\n", Copy("listen a 10.0.0.1:80\nfrontend b :81,:82\n"));
+
+    [Fact]
+    public void What_a_backend_binds_listens_and_so_moves() =>
+        Assert.Equal("listen a\n bind :21000\nbackend b\n bind :21001\n", Copy("listen a\n bind :80\nbackend b\n bind :81\n"));
+
+    [Fact]
+    public void A_log_forward_over_TCP_is_a_service_and_one_over_UDP_is_refused()
+    {
+        Assert.Equal("log-forward l\n bind 0.0.0.0:21000\n", Copy("log-forward l\n bind 0.0.0.0:514\n"));
+        Assert.Equal(["2: dgram-bind in a log-forward section takes logs over UDP, which is not redirected; forward them in a process of their own"],
+            Faults("log-forward l\n dgram-bind :514\n bind :514\n"));
+    }
+
+    [Fact]
+    public void Each_stats_socket_has_its_place()
+    {
+        Assert.Equal("""
+            global
+             stats socket ipv4@127.0.0.1:21000 level admin
+             stats socket /run/fc/g00007/stats-1.sock mode 660
+             stats socket abns@stats.g00007
+            listen a
+             bind :21001
+
+            """, Copy("""
+            global
+             stats socket ipv4@127.0.0.1:9999 level admin
+             stats socket /run/haproxy.sock mode 660
+             stats socket abns@stats
+            listen a
+             bind :80
+
+            """));
+        Assert.Equal(["2: stats socket \"fd@3\" is an inherited file descriptor; only TCP addresses can be redirected"],
+            Faults("global\n stats socket fd@3\nlisten a\n bind :80\n"));
+    }
+
+    [Fact]
+    public void A_peers_section_without_this_host_listens_nowhere()
+    {
+        const string incomplete = "peers p\n bind 127.0.0.1:1024\n server other 127.0.0.2:1024\npeers q\n peer other :1025\n";
+        Assert.Equal($"{incomplete}listen a\n bind :21000\n", Copy($"{incomplete}listen a\n bind :80\n"));
+    }
+
+    [Fact]
+    public void Every_bind_is_told_with_its_section_line_and_parameters() =>
+        Assert.Equal(
+            [
+                new("*:80", 21000, "frontend www", "/etc/haproxy/haproxy.cfg", 2, "ssl crt 'a b' name \"x\""),
+                new("*:81", 21001, "frontend www", "/etc/haproxy/haproxy.cfg", 2, "ssl crt 'a b' name \"x\""),
+                new("*:80", 21000, "listen b", "/etc/haproxy/haproxy.cfg", 5, ""),
+            ],
+            Of("frontend www\n bind :80-81 ssl crt 'a b' name \"x\" # here\n\nlisten b\n bind *:80\n").Binds
+                .Select(b => (b.Service.ToString(), b.PrivatePort, b.Section, b.File, b.Line, b.Parameters)));
+}

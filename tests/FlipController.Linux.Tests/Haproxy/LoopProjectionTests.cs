@@ -1,0 +1,63 @@
+using FlipController.Linux.Haproxy;
+using Xunit;
+using static FlipController.Linux.Tests.Haproxy.Projected;
+
+namespace FlipController.Linux.Tests.Haproxy;
+
+/// <summary>A configuration that connects to itself: the copy connects to itself, too.</summary>
+public sealed class LoopProjectionTests
+{
+    [Theory]
+    [InlineData("bind abns@next accept-proxy", "server x abns@next send-proxy", "bind abns@next.g00007 accept-proxy", "server x abns@next.g00007 send-proxy")]
+    [InlineData("bind /run/n.sock mode 600", "server x unix@/run/n.sock", "bind /run/n.sock.g00007 mode 600", "server x unix@/run/n.sock.g00007")]
+    [InlineData("bind unix@/run/n.sock", "server x /run/n.sock check", "bind unix@/run/n.sock.g00007", "server x /run/n.sock.g00007 check")]
+    [InlineData("bind 127.0.0.1:81", "server x 127.0.0.1:81 check", "bind 127.0.0.1:21000", "server x 127.0.0.1:21000 check")]
+    [InlineData("bind :81", "server x ipv4@127.0.0.2:81", "bind :21000", "server x ipv4@127.0.0.2:21000")]
+    [InlineData("bind :::81 v4v6", "server x localhost:81", "bind :::21000 v4v6", "server x localhost:21000")]
+    [InlineData("bind ::1:81", "server x [::1]:81", "bind ::1:21000", "server x [::1]:21000")]
+    [InlineData("bind 10.0.0.1:81", "server x 10.0.0.1:81", "bind 10.0.0.1:21000", "server x 10.0.0.1:21000")]
+    [InlineData("bind :81", "server x 0.0.0.0:81", "bind :21000", "server x 0.0.0.0:21000")]
+    [InlineData("bind :81", "server-template x 1-3 127.0.0.1:81", "bind :21000", "server-template x 1-3 127.0.0.1:21000")]
+    [InlineData("bind :81", "dispatch 127.0.0.1:81", "bind :21000", "dispatch 127.0.0.1:21000")]
+    [InlineData("bind :81", "server x 10.0.0.9:80 check addr 127.0.0.1 port 81", "bind :21000", "server x 10.0.0.9:80 check addr 127.0.0.1 port 21000")]
+    [InlineData("bind :81", "server x 127.0.0.1:8080 check port 81", "bind :21000", "server x 127.0.0.1:8080 check port 21000")]
+    [InlineData("bind :81", "server x 10.0.0.9:80 agent-check agent-addr 127.0.0.1 agent-port 81", "bind :21000", "server x 10.0.0.9:80 agent-check agent-addr 127.0.0.1 agent-port 21000")]
+    [InlineData("bind :81", "tcp-check connect addr 127.0.0.1 port 81", "bind :21000", "tcp-check connect addr 127.0.0.1 port 21000")]
+    public void Both_sides_move(string bind, string server, string movedBind, string movedServer) =>
+        Assert.Equal($"listen a\n {movedBind}\nbackend b\n {movedServer}\nlisten z\n bind :{(movedBind.Contains("21000") ? 21001 : 21000)}\n",
+            Copy($"listen a\n {bind}\nbackend b\n {server}\nlisten z\n bind :80\n"));
+
+    [Theory]
+    [InlineData("bind 127.0.0.1:81", "server x 127.0.0.2:81")]
+    [InlineData("bind 127.0.0.1:81", "server x 127.0.0.1:82")]
+    [InlineData("bind :81", "server x 10.0.0.9:81")]
+    [InlineData("bind :81", "server x [::1]:81")]
+    [InlineData("bind :81", "server x 10.0.0.9:80 check port 81")]
+    [InlineData("bind :81", "server x 127.0.0.1")]
+    [InlineData("bind :81", "server x 127.0.0.1:+81")]
+    [InlineData("bind :81", "server x /run/other.sock")]
+    [InlineData("bind :81", "server x example.org:81")]
+    [InlineData("bind :81\n http-request set-dst ipv4(10.0.0.9)", "server x 0.0.0.0:81")]
+    public void What_goes_elsewhere_stays(string bind, string server) =>
+        Assert.Contains($" {server}\n", Copy($"listen a\n {bind}\nbackend b\n {server}\n"));
+
+    [Fact]
+    public void A_socket_that_only_others_use_is_refused() =>
+        Assert.Equal(["2: bind \"/run/a.sock\" is a unix socket; only TCP addresses can be redirected"],
+            Faults("listen a\n bind /run/a.sock\n bind :80\nbackend b\n server x /run/b.sock\n"));
+
+    [Fact]
+    public void A_prefix_and_a_new_root_are_understood()
+    {
+        RenderedConfiguration rendered = Of(
+            "global\n chroot /srv/jail/\n unix-bind prefix /srv/jail/run/ mode 600\nlisten a\n bind unix@in.sock\n bind :80\nbackend b\n server x /run/in.sock\n");
+        Assert.EndsWith("listen a\n bind unix@in.sock.g00007\n bind :21000\nbackend b\n server x /run/in.sock.g00007\n",
+            System.Text.Encoding.UTF8.GetString(rendered.Files[1].Content));
+        Assert.Equal(["/srv/jail/run/in.sock.g00007"], rendered.OwnSockets);
+    }
+
+    [Fact]
+    public void A_server_that_is_the_stats_socket_finds_it() =>
+        Assert.Equal("global\n stats socket /run/s.g00007 level user\nlisten cli\n bind :21000\n server s /run/s.g00007\n",
+            Copy("global\n stats socket /run/s level user\nlisten cli\n bind :9999\n server s /run/s\n"));
+}
