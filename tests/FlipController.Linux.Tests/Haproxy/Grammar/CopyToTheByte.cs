@@ -4,25 +4,27 @@ using Xunit;
 
 namespace FlipController.Linux.Tests.Haproxy.Grammar;
 
-/// <summary>Every line of the user's is in the copy, in its order: as it was, or said to have changed, or as a comment.</summary>
+/// <summary>Every line of the user's is in the copy once, in its order: as it was, or said to have changed, or as a comment.</summary>
 internal static class CopyToTheByte
 {
     public static void Check(SourceFile source, RenderedFile copy)
     {
         string[] before = Lines(source.Content), after = Lines(copy.Content);
         Assert.Equal(after.Length, copy.Lines.Length);
-        int next = 1;
-        for (int i = 0; i < after.Length; i++)
+        Assert.Equal(copy.Lines.Select(l => l.Number).Order(), copy.Lines.Select(l => l.Number));
+        ILookup<int, int> placesOf = Enumerable.Range(0, after.Length).ToLookup(i => copy.Lines[i].Number);
+        for (int number = 1; number <= before.Length; number++)
         {
-            RenderedLine origin = copy.Lines[i];
-            bool own = origin.Number < next || (origin.Number == next && i + 1 < after.Length && copy.Lines[i + 1].Number == next && after[i] != before[next - 1]);
-            if (own) continue;
-            Assert.Equal(next, origin.Number);
-            string line = before[next++ - 1];
-            // A last line without its end gets one when something of ours follows.
-            if (after[i] != line && after[i] != line + "\n") Assert.True(origin.Changed.Length > 0 || after[i].StartsWith('#'), $"line {origin.Number} is \"{line}\" and became \"{after[i]}\"");
+            string line = before[number - 1];
+            int[] places = [.. placesOf[number]];
+            // What else stands under this number is ours: above the first line of a file, below any other.
+            int[] its = [.. places.Where(i => after[i] == line || after[i] == $"# {line}" || copy.Lines[i].Changed.Length > 0
+                || (after[i] == line + "\n" && places.Length > 1))];
+            Assert.True(its.Length == 1 || (its.Length > 1 && its.Any(i => after[i] == line)),
+                $"line {number} is \"{line}\" and became \"{string.Concat(places.Select(i => after[i]))}\"");
+            Assert.All(places.Except(its), i => Assert.True(after[i].StartsWith("    ", StringComparison.Ordinal) || after[i] == "global\n", after[i]));
         }
-        Assert.Equal(before.Length, next - 1);
+        Assert.All(copy.Lines, l => Assert.InRange(l.Number, 1, Math.Max(1, before.Length)));
     }
 
     private static string[] Lines(byte[] content)

@@ -41,6 +41,7 @@ internal sealed class Lane : IDisposable
         RenderedConfiguration copy = result.Configuration;
         Directory.CreateDirectory($"{directory}/slot");
         foreach (RenderedFile file in copy.Files) await File.WriteAllBytesAsync(file.Path, file.Content, cancellation);
+        foreach (ServerStateFile state in copy.ServerStateFiles) state.Provide(directory);
         string[] options = ["-L", copy.LocalPeer, .. Options(copy.Files.Select(f => f.Path))];
         ChildOutcome after = await HaproxyAsync(directory, environment, ["-c", .. options], cancellation);
         if (after.ExitCode != 0) return [$"HAProxy does not take the copy: {copy.Explain(after.Output)}"];
