@@ -68,6 +68,21 @@ install_packages() {
     return "$status"
 }
 
+# Another build of HAProxy beside the installed one, unpacked into the directory $1, where the registry has one: for the tests of
+# an upgrade, which else make do with a copy that gives itself another version.
+unpack_other_haproxy() {
+    [ ! -x "$1/usr/sbin/haproxy" ] && command -v apt-cache >/dev/null && command -v apt-get >/dev/null || return 0
+    local installed other place
+    installed=$(dpkg-query -W -f '${Version}' haproxy 2>/dev/null) || return 0
+    other=$(apt-cache madison haproxy 2>/dev/null | awk -v installed="$installed" '$3 != installed { print $3; exit }')
+    [ -n "$other" ] || return 0
+    place=$(mktemp -d)
+    if (cd "$place" && apt-get download "haproxy=$other" >/dev/null 2>&1 && dpkg -x haproxy_*.deb "$place/unpacked"); then
+        mkdir -p "$1" && cp -a "$place/unpacked/." "$1/"
+    fi
+    rm -rf "$place"
+}
+
 # Finds the SDK where it may be without being in PATH.
 find_dotnet() {
     local place

@@ -113,6 +113,7 @@ trap '[ -z "$running" ] || kill "$running" 2>/dev/null; sweep; exit 130' INT TER
 find_dotnet || nothing_ran 'nothing was built and nothing was tested'
 if [ "$(id -u)" = 0 ]; then
     install_packages || nothing_ran 'nothing was built and nothing was tested'
+    unpack_other_haproxy tests/results/other-haproxy
 else
     echo 'not root: what needs it is skipped'
     missing=$(missing_packages)

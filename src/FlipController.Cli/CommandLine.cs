@@ -46,7 +46,8 @@ internal static class CommandLine
             + "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused in this state, 4 daemon not reachable.")
         {
             GlobalOptions.Socket, GlobalOptions.Json,
-            StatusVerb.Create(), FlipVerb.Create(), RollbackVerb.Create(), HistoryVerb.Create(), WatchVerb.Create(),
+            StatusVerb.Create(), FlipVerb.Create(), RollbackVerb.Create(), AdoptVerb.Create(), ReleaseVerb.Create(),
+            HistoryVerb.Create(), WatchVerb.Create(),
             CheckConfigVerb.Create(), RenderVerb.Create(), PlanVerb.Create(), DoctorVerb.Create(), ResetVerb.Create(),
             CompletionVerb.Create(),
         };

@@ -44,14 +44,21 @@ internal sealed class ControlClient : IDisposable
     public Task<RenderReport> RenderAsync(string pair, string slot, CancellationToken cancel) =>
         GetAsync(Path(pair, $"/render/{slot}"), WireJson.Default.RenderReport, cancel);
 
-    public Task<PlanReport> PlanAsync(string pair, CancellationToken cancel) =>
-        GetAsync(Path(pair, "/plan"), WireJson.Default.PlanReport, cancel);
+    public Task<PlanReport> PlanAsync(string pair, string? binary, CancellationToken cancel) =>
+        GetAsync(
+            Path(pair, binary is null ? "/plan" : $"/plan?binary={Uri.EscapeDataString(binary)}"), WireJson.Default.PlanReport, cancel);
 
     public Task<FlipAnswer> FlipAsync(string pair, FlipRequest request, CancellationToken cancel) =>
         PostAsync(pair, "flip", Body(request, WireJson.Default.FlipRequest), cancel);
 
     public Task<FlipAnswer> RollbackAsync(string pair, RollbackRequest request, CancellationToken cancel) =>
         PostAsync(pair, "rollback", Body(request, WireJson.Default.RollbackRequest), cancel);
+
+    public Task<FlipAnswer> AdoptAsync(string pair, AdoptRequest request, CancellationToken cancel) =>
+        PostAsync(pair, "adopt", Body(request, WireJson.Default.AdoptRequest), cancel);
+
+    public Task<FlipAnswer> ReleaseAsync(string pair, ReleaseRequest request, CancellationToken cancel) =>
+        PostAsync(pair, "release", Body(request, WireJson.Default.ReleaseRequest), cancel);
 
     /// <summary>Notices as they come; it ends only when the daemon does.</summary>
     public async IAsyncEnumerable<PairNotice> EventsAsync(string? pair, [EnumeratorCancellation] CancellationToken cancel)

@@ -27,8 +27,12 @@ internal static class FlipProgress
         bool good = answer.Flip is null or { Outcome: "done" or "unchanged" or "rolled-back" };
         if (!good && !call.Json) throw new VerbFailure(ExitCode.Failed, Phrases.Ended(answer.Pair, answer.Flip!));
         if (!call.Terminal.Printed(answer))
+        {
             call.Terminal.Line(answer.Flip is null ? $"{answer.Pair}: {verb} accepted; follow it with `flipctl watch {answer.Pair}`"
                 : Phrases.Ended(answer.Pair, answer.Flip));
+            foreach (string line in answer.Flip is null ? [] : Phrases.Runtime(answer.Flip)) call.Terminal.Line($"  {line}");
+            if (answer.Remark is not null) call.Terminal.Line($"  {answer.Remark}");
+        }
         return good ? ExitCode.Done : ExitCode.Failed;
     }
 
@@ -75,7 +79,7 @@ internal static class FlipProgress
 
         void End(string? step, TimeSpan took)
         {
-            if (step is "preparing" or "gating" or "switching" or "returning")
+            if (step is "preparing" or "gating" or "switching" or "returning" or "releasing")
                 console.MarkupLineInterpolated($"[dim]{pair}: {step,-10} {took.TotalSeconds:0.00} s[/]");
         }
     }

@@ -52,7 +52,7 @@ internal static class HistoryVerb
             [
                 $"  {flip.Id}", Phrases.Clock(flip.Started), flip.Trigger, Phrases.Number(flip.From), Phrases.Number(flip.To), flip.Outcome,
                 Phrases.Window(flip.Hold), $"{flip.DurationMs} ms",
-                string.Join("; ", new[] { flip.Reason, flip.Error }.Where(t => t is not null)),
+                string.Join("; ", new[] { flip.Reason, flip.Error }.Where(t => t is not null).Concat(Phrases.Runtime(flip))),
             ];
             bool bad = flip.Outcome is "failed" or "returned";
             table.AddRow([.. cells.Select((c, i) => new Text(c, bad && i == 5 ? new Style(Color.Red) : null))]);

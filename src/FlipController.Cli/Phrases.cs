@@ -35,6 +35,10 @@ internal static class Phrases
     /// <summary>How a flip ended, for the one who asked for it.</summary>
     public static string Ended(string pair, FlipRecord flip) => flip.Outcome switch
     {
+        "unchanged" when flip.Trigger == "release" => $"{pair}: nothing to do; new connections go to the unmanaged HAProxy already",
+        "unchanged" when flip.Trigger == "adopt" => $"{pair}: nothing to do; new connections go to the pair already",
+        "done" when flip.Trigger == "release" => $"{pair}: new connections go to the unmanaged HAProxy (before: generation {Number(flip.From)}); "
+            + $"window {Window(flip.Hold)}, {flip.DurationMs} ms in all{StayBehind(flip)}",
         "unchanged" => $"{pair}: nothing to do; generation {Number(flip.From ?? flip.To)} already has the configuration on disk",
         // Its record is the flip's own: what went from A to B has gone back to A, and its duration is the flip's, undo window and all.
         "rolled-back" => $"{pair}: new connections go back to generation {Number(flip.From)} "
@@ -43,6 +47,10 @@ internal static class Phrases
             + $"window {Window(flip.Hold)}, {flip.DurationMs} ms in all{StayBehind(flip)}",
         _ => $"{pair}: flip {flip.Id} {flip.Outcome}{(flip.Error is null ? "" : $": {flip.Error}")}",
     };
+
+    /// <summary>What became of the old side's runtime changes, a line each.</summary>
+    public static IEnumerable<string> Runtime(FlipRecord flip) =>
+        (flip.Carried?.Select(c => $"carried: {c}") ?? []).Concat(flip.Lost?.Select(l => $"lost: {l}") ?? []);
 
     private static string StayBehind(FlipRecord flip) =>
         flip.OldSideConnections is > 0 and int open ? $"; {open} open connections stay on the old side" : "";

@@ -31,8 +31,9 @@ internal static class StatusVerb
 
     private static void Print(IAnsiConsole console, PairStatus pair)
     {
-        string colour = pair.Fault is not null || pair.State == "faulted" ? "red" : pair.State == "steady" ? "green" : "yellow";
-        string to = pair.Active is null ? "no active generation"
+        string colour = pair.Fault is not null || pair.State == "faulted" ? "red" : pair.State is "steady" or "released" ? "green" : "yellow";
+        string to = pair.State == "released" ? "new connections go to the unmanaged HAProxy"
+            : pair.Active is null ? "no active generation"
             : string.Join(", ", pair.Active.Ports.Select(p => $"{p.Key} -> {p.Value}"));
         console.MarkupLineInterpolated($"[bold]{pair.Name}[/]  [{colour}]{pair.State}[/]  {to}");
         Table table = new Table().NoBorder().HideFooters();
@@ -51,6 +52,7 @@ internal static class StatusVerb
             console.MarkupLineInterpolated(
                 $"  [red]redirect   the kernel sends new connections to generation {kernel}, the active one is {active}[/]");
         }
+        if (pair.Unmanaged is { } unmanaged) console.MarkupLineInterpolated($"  unmanaged  {About(unmanaged)}");
         console.MarkupLineInterpolated($"  hold       {pair.Hold.Method} ({pair.Hold.Configured}: {pair.Hold.Why})");
         if (pair.LastFlip is { } flip)
         {
@@ -77,6 +79,19 @@ internal static class StatusVerb
             ];
             table.AddRow([.. cells.Select(c => new Text(c))]);
         }
+    }
+
+    private static string About(UnmanagedStatus unmanaged)
+    {
+        string process = unmanaged.Pid is { } pid ? $"process {pid}" : "not running";
+        string role = unmanaged switch
+        {
+            { Listens: true, ToldToStop: true } => "told to stop, still listens on the front addresses",
+            { Listens: true } => "listens on the front addresses: the fallback",
+            { ToldToStop: true } => "told to stop, listens no more",
+            _ => "does not listen on the front addresses",
+        };
+        return $"{unmanaged.Name} ({process}), {role}, {unmanaged.Connections} connections";
     }
 
     private static string Because(FlipRecord flip) => (flip.Reason, flip.Error) switch

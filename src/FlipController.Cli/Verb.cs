@@ -88,6 +88,8 @@ internal static class Arguments
 
     public static Option<string?> ConfigFile(string description) => new("--config") { Description = description, HelpName = "FILE" };
 
+    public static Option<string?> Binary(string description) => new("--binary") { Description = description, HelpName = "PATH" };
+
     private static Argument<T> Checked<T>(Argument<T> pair)
     {
         pair.Validators.Add(result =>

@@ -37,6 +37,7 @@ public sealed record PairOptions
     public GateOptions Gate { get; init; } = new();
     public WatchOptions Watch { get; init; } = new();
     public DrainOptions Drain { get; init; } = new();
+    public ContinuityOptions Continuity { get; init; } = new();
     public HooksOptions Hooks { get; init; } = new();
 
     public static bool IsName(string name) => ConfigurationRules.IsPairName(name);
@@ -127,6 +128,20 @@ public sealed record DrainOptions
     public AtDeadline AtDeadline { get; init; } = AtDeadline.Close;
     public int MaxRetired { get; init; } = 4;
 }
+
+/// <summary>What of the active process's memory the next one gets.</summary>
+public sealed record ContinuityOptions
+{
+    /// <summary>Whether stick tables without <c>peers</c> are kept in step between the generations.</summary>
+    public StickTablesRule StickTables { get; init; } = StickTablesRule.Separate;
+
+    /// <summary>Changes made on the active one's admin socket, which no file holds: told before they are lost, or made again.</summary>
+    public RuntimeChangesRule RuntimeChanges { get; init; } = RuntimeChangesRule.Name;
+}
+
+public enum StickTablesRule { Separate, Shared }
+
+public enum RuntimeChangesRule { Name, Carry }
 
 /// <summary>
 /// Argument lists run after the event they are named for, without a shell; placeholders {pair}, {from}, {to}, {slot}, {reason}, {flip}.

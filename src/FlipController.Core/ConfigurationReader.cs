@@ -101,7 +101,7 @@ public static class ConfigurationReader
     {
         ConfigurationSection haproxy = section.Section("haproxy"), ports = section.Section("ports"), redirect = section.Section("redirect"),
             hold = section.Section("hold"), gate = section.Section("gate"), watch = section.Section("watch"),
-            drain = section.Section("drain"), hooks = section.Section("hooks");
+            drain = section.Section("drain"), continuity = section.Section("continuity"), hooks = section.Section("hooks");
         var initial = new PairOptions { Name = name, Haproxy = new HaproxyOptions { Config = [] } };
         var pair = new PairOptions
         {
@@ -150,6 +150,13 @@ public static class ConfigurationReader
                     OneOf([("close", AtDeadline.Close), ("keep", AtDeadline.Keep)])),
                 MaxRetired = drain.Value("max_retired", initial.Drain.MaxRetired, Whole(1, 64)),
             },
+            Continuity = new ContinuityOptions
+            {
+                StickTables = continuity.Value("stick_tables", initial.Continuity.StickTables,
+                    OneOf([("separate", StickTablesRule.Separate), ("shared", StickTablesRule.Shared)])),
+                RuntimeChanges = continuity.Value("runtime_changes", initial.Continuity.RuntimeChanges,
+                    OneOf([("name", RuntimeChangesRule.Name), ("carry", RuntimeChangesRule.Carry)])),
+            },
             Hooks = new HooksOptions
             {
                 Switched = ReadHook(hooks, "switched", initial.Hooks.Switched, faults),
@@ -157,7 +164,7 @@ public static class ConfigurationReader
                 Failed = ReadHook(hooks, "failed", initial.Hooks.Failed, faults),
             },
         };
-        foreach (ConfigurationSection part in new[] { haproxy, ports, redirect, hold, gate, watch, drain, hooks, section }) part.End();
+        foreach (ConfigurationSection part in new[] { haproxy, ports, redirect, hold, gate, watch, drain, continuity, hooks, section }) part.End();
         return pair;
     }
 
@@ -238,11 +245,12 @@ public static class ConfigurationReader
         {
             if (configuration.Control.Socket == $"{configuration.Runtime}/{name}")
                 faults.Add("control.socket", $"{FaultList.Quote(configuration.Control.Socket)} must not be the directory of pair {name}");
-            string socket = $"{configuration.Runtime}/{name}/g00000.sock";
+            // A user with a hundred stats sockets is none we know.
+            string socket = $"{configuration.Runtime}/{name}/g00000.99.sock";
             int bytes = Encoding.UTF8.GetByteCount(socket) + TemporarySuffixBytes;
             if (bytes > SocketPathBytes)
                 faults.Add("runtime",
-                    $"{FaultList.Quote(configuration.Runtime)} makes the admin sockets of pair {name} {bytes} bytes long with HAProxy's "
+                    $"{FaultList.Quote(configuration.Runtime)} makes the sockets of pair {name} {bytes} bytes long with HAProxy's "
                     + $"temporary suffix; they must be at most {SocketPathBytes}, "
                     + $"so it must be at least {bytes - SocketPathBytes} shorter");
         }

@@ -67,7 +67,8 @@ public readonly record struct PortBlock(int First, int Count)
     public override string ToString() => $"{First}-{Last}";
 }
 
-internal sealed class ServiceJsonConverter : JsonConverter<Service>
+/// <summary>A service as one word.</summary>
+public sealed class ServiceJsonConverter : JsonConverter<Service>
 {
     public override Service Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options) =>
         Service.TryParse(reader.GetString(), out Service? service)

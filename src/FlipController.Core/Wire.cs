@@ -9,7 +9,9 @@ namespace FlipController.Core;
 
 public sealed record StatusReport(ImmutableArray<PairStatus> Pairs);
 
-/// <param name="State">cold, preparing, gating, switching, watching, returning, steady or faulted.</param>
+/// <param name="State">
+/// cold, preparing, gating, switching, watching, returning, restoring, steady, faulted, releasing or released.
+/// </param>
 /// <param name="Standby">The generation being proven, null when none is.</param>
 /// <param name="Previous">The generation one transaction away, while the undo window is open.</param>
 /// <param name="Pending">A newer change waits for the flip under way to end.</param>
@@ -17,10 +19,18 @@ public sealed record StatusReport(ImmutableArray<PairStatus> Pairs);
 /// <param name="UndoEnds">When the undo window closes, while it is open.</param>
 /// <param name="Fault">What is wrong now, in one sentence; null when nothing is.</param>
 /// <param name="Warnings">What HAProxy said when the active generation was started.</param>
+/// <param name="Unmanaged">The HAProxy that NEW connections were taken over from; null: none was.</param>
 public sealed record PairStatus(
     string Name, string State, GenerationStatus? Active, GenerationStatus? Standby, GenerationStatus? Previous,
     ImmutableArray<GenerationStatus> Retired, bool Pending, RedirectStatus Redirect, HoldStatus Hold, FlipRecord? LastFlip,
-    DateTimeOffset? UndoEnds, string? Fault, ImmutableArray<string> Warnings);
+    DateTimeOffset? UndoEnds, string? Fault, ImmutableArray<string> Warnings, UnmanagedStatus? Unmanaged = null);
+
+/// <param name="Name">Its systemd unit, or its program.</param>
+/// <param name="Pid">Of its master, or of its only process; null: it does not run.</param>
+/// <param name="Listens">It still listens on the front addresses: NEW connections would be its own without the redirect.</param>
+/// <param name="Connections">Open connections of its own on the front addresses.</param>
+/// <param name="ToldToStop">It was asked to stop listening.</param>
+public sealed record UnmanagedStatus(string Name, int? Pid, bool Listens, int Connections, bool ToldToStop);
 
 /// <param name="Generation">The generation whose chain the pair's one rule names, read from the kernel; null: no rule.</param>
 public sealed record RedirectStatus(string Method, int? Generation);
@@ -40,14 +50,21 @@ public sealed record GenerationStatus(
 /// <param name="Haproxy">HAProxy's own CurrConns.</param>
 public sealed record ConnectionCounts(int? Conntrack, int? Sockets, int? Haproxy);
 
-/// <param name="Trigger">start, files, operator, rollback, or death (the active one died and is being replaced).</param>
+/// <param name="Trigger">
+/// start, files, operator, rollback, death (the active one died and is being replaced), adopt or release.
+/// </param>
 /// <param name="Outcome">done, failed, returned (flipped back by itself), rolled-back (by an operator) or unchanged.</param>
 /// <param name="Error">Why it failed or returned, in one sentence.</param>
 /// <param name="OldSideConnections">Connections open on the old side at the instant of the switch, which stay there.</param>
+/// <param name="Carried">Runtime changes of the old side that were made on the new one, a sentence each; null: none.</param>
+/// <param name="Lost">Runtime changes of the old side that the new one does not have, and why; null: none.</param>
 public sealed record FlipRecord(
     int Id, string Trigger, int? From, int? To, string Outcome, DateTimeOffset Started,
     [property: JsonPropertyName("duration_ms")] long DurationMs, HoldReport? Hold, string? Reason, string? Error,
-    int? OldSideConnections = null);
+    int? OldSideConnections = null, ImmutableArray<string>? Carried = null, ImmutableArray<string>? Lost = null);
+
+/// <summary>What became of the changes made on the active one's admin socket; null: there are none of that kind.</summary>
+public sealed record RuntimeFate(ImmutableArray<string>? Carried, ImmutableArray<string>? Lost);
 
 /// <param name="WindowUs">From closing the hold (with none: from the start of the transaction) to opening it, microseconds.</param>
 /// <param name="Held">Connections that waited.</param>
@@ -58,14 +75,26 @@ public sealed record HoldReport(
 /// <summary>Body of POST /v1/pairs/NAME/flip.</summary>
 /// <param name="Wait">Answer when the flip has ended; false: as soon as it is accepted.</param>
 /// <param name="AllowDrop">Consent to front addresses that the new configuration no longer has.</param>
-public sealed record FlipRequest(string? Reason = null, bool Wait = true, bool AllowDrop = false);
+/// <param name="Binary">
+/// Run this program from now on, until a rollback or another word in the configuration: an absolute path, or a name in PATH.
+/// </param>
+public sealed record FlipRequest(string? Reason = null, bool Wait = true, bool AllowDrop = false, string? Binary = null);
 
 /// <summary>Body of POST /v1/pairs/NAME/rollback.</summary>
 public sealed record RollbackRequest(string? Reason = null, bool Wait = true);
 
-/// <summary>Answer to a flip or rollback: 200 when it is done, 202 when only accepted.</summary>
+/// <summary>Body of POST /v1/pairs/NAME/adopt: NEW connections of the HAProxy that listens on the front addresses go to the pair.</summary>
+/// <param name="Stop">Then tell it to stop listening; false: it is left as the fallback.</param>
+public sealed record AdoptRequest(string? Reason = null, bool Wait = true, bool Stop = false);
+
+/// <summary>Body of POST /v1/pairs/NAME/release: NEW connections go to the unmanaged HAProxy.</summary>
+/// <param name="Unit">The systemd unit to start when nobody listens; null: what was adopted.</param>
+public sealed record ReleaseRequest(string? Reason = null, bool Wait = true, string? Unit = null);
+
+/// <summary>Answer to a flip, rollback, adopt or release: 200 when it is done, 202 when only accepted.</summary>
 /// <param name="Flip">Null when it was accepted and not waited for.</param>
-public sealed record FlipAnswer(string Pair, FlipRecord? Flip);
+/// <param name="Remark">What else there is to know, in sentences; null: nothing.</param>
+public sealed record FlipAnswer(string Pair, FlipRecord? Flip, string? Remark = null);
 
 /// <summary>Every answer that is not a success. Code: failed (422), usage (400, 404), refused (409).</summary>
 public sealed record ErrorAnswer(string Code, string Error);
@@ -93,9 +122,29 @@ public sealed record RenderedText(string Path, string? Source, string Text);
 
 /// <summary>GET /v1/pairs/NAME/plan: what a flip now would change, nothing touched.</summary>
 /// <param name="Problems">Why a flip now would be refused; empty when it would not.</param>
+/// <param name="ServicesChanged">Front addresses that stay, with other parameters of their bind line.</param>
+/// <param name="BinaryNow">What the active generation runs; null: there is none.</param>
+/// <param name="BinaryThen">What a flip now would run.</param>
+/// <param name="RuntimeChanges">What was changed on the active one's admin socket and stands in no file.</param>
+/// <param name="Notes">What a reader of the configuration should know about its copy.</param>
 public sealed record PlanReport(
     string Pair, bool Changes, string? Slot, ImmutableArray<string> ServicesAdded, ImmutableArray<string> ServicesRemoved,
-    ImmutableArray<string> ServicesKept, string ConfigDiff, string RulesetDiff, ImmutableArray<string> Problems);
+    ImmutableArray<string> ServicesKept, ImmutableArray<ServiceChange> ServicesChanged, string ConfigDiff, string RulesetDiff,
+    BinaryReport? BinaryNow, BinaryReport? BinaryThen, ImmutableArray<RuntimeChangeReport> RuntimeChanges,
+    ImmutableArray<string> Notes, ImmutableArray<string> Problems);
+
+/// <param name="Before">The parameters of its bind line for the active generation.</param>
+/// <param name="After">The same on disk.</param>
+public sealed record ServiceChange(string Service, string Before, string After);
+
+/// <param name="Version">What it says of itself; null: it does not run.</param>
+public sealed record BinaryReport(string Path, string? Version);
+
+/// <param name="Subject">What was changed: <c>server app/s1</c>, <c>map /etc/haproxy/hosts.map</c>, <c>process</c>.</param>
+/// <param name="Text">How, in a few words.</param>
+/// <param name="Carried">Whether a flip now would make it again on the new side.</param>
+/// <param name="Why">Why not.</param>
+public sealed record RuntimeChangeReport(string Subject, string Text, bool Carried, string? Why);
 
 /// <summary>flipctl check-config --json and flipctl doctor --json.</summary>
 public sealed record CheckReport(bool Ok, ImmutableArray<CheckLine> Lines);
@@ -107,6 +156,8 @@ public sealed record CheckLine(string Subject, bool Ok, string Found, string? Re
 [JsonSerializable(typeof(StatusReport))]
 [JsonSerializable(typeof(FlipRequest))]
 [JsonSerializable(typeof(RollbackRequest))]
+[JsonSerializable(typeof(AdoptRequest))]
+[JsonSerializable(typeof(ReleaseRequest))]
 [JsonSerializable(typeof(FlipAnswer))]
 [JsonSerializable(typeof(ErrorAnswer))]
 [JsonSerializable(typeof(HistoryReport))]

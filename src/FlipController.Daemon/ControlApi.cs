@@ -21,16 +21,29 @@ internal static class ControlApi
             AnswerAsync(context, WireJson.Default.HistoryReport, new HistoryReport(pair.Name, pair.History())));
         Pair(HttpMethods.Get, "/render/{slot}", RenderAsync);
         Pair(HttpMethods.Get, "/plan", async (context, pair) =>
-            await AnswerAsync(context, WireJson.Default.PlanReport, await pair.PlanAsync(context.RequestAborted)));
+        {
+            string? binary = context.Request.Query["binary"];
+            await AnswerAsync(context, WireJson.Default.PlanReport, await pair.PlanAsync(binary, context.RequestAborted));
+        });
         Pair(HttpMethods.Post, "/flip", async (context, pair) =>
         {
             FlipRequest request = await BodyAsync(context, WireJson.Default.FlipRequest) ?? new FlipRequest();
-            await EndedAsync(context, pair, pair.FlipAsync(request), request.Wait, stopping);
+            await EndedAsync(context, pair, AnswerOf(pair, pair.FlipAsync(request)), request.Wait, stopping);
         });
         Pair(HttpMethods.Post, "/rollback", async (context, pair) =>
         {
             RollbackRequest request = await BodyAsync(context, WireJson.Default.RollbackRequest) ?? new RollbackRequest();
-            await EndedAsync(context, pair, pair.RollbackAsync(request), request.Wait, stopping);
+            await EndedAsync(context, pair, AnswerOf(pair, pair.RollbackAsync(request)), request.Wait, stopping);
+        });
+        Pair(HttpMethods.Post, "/adopt", async (context, pair) =>
+        {
+            AdoptRequest request = await BodyAsync(context, WireJson.Default.AdoptRequest) ?? new AdoptRequest();
+            await EndedAsync(context, pair, pair.AdoptAsync(request), request.Wait, stopping);
+        });
+        Pair(HttpMethods.Post, "/release", async (context, pair) =>
+        {
+            ReleaseRequest request = await BodyAsync(context, WireJson.Default.ReleaseRequest) ?? new ReleaseRequest();
+            await EndedAsync(context, pair, AnswerOf(pair, pair.ReleaseAsync(request)), request.Wait, stopping);
         });
         app.MapPost("/v1/reload", async context =>
         {
@@ -116,30 +129,37 @@ internal static class ControlApi
         }
     }
 
-    private static async Task EndedAsync(HttpContext context, Pair pair, Task<FlipRecord> flip, bool wait, CancellationToken stopping)
+    private static async Task<FlipAnswer> AnswerOf(Pair pair, Task<FlipRecord> flip) => new(pair.Name, await flip);
+
+    private static async Task EndedAsync(HttpContext context, Pair pair, Task<FlipAnswer> asked, bool wait, CancellationToken stopping)
     {
         if (!wait)
         {
             // A denial comes at once, an outcome does not: only the first is worth waiting for here.
-            Task first = await Task.WhenAny(flip, Task.Delay(TimeSpan.FromMilliseconds(50), stopping));
-            if (first == flip && flip.IsFaulted) await flip;
+            Task first = await Task.WhenAny(asked, Task.Delay(TimeSpan.FromMilliseconds(50), stopping));
+            if (first == asked && asked.IsFaulted) await asked;
             await AnswerAsync(context, WireJson.Default.FlipAnswer, new FlipAnswer(pair.Name, null), 202);
             return;
         }
         using var either = CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted, stopping);
-        FlipRecord ended;
+        FlipAnswer answer;
         try
         {
-            ended = await flip.WaitAsync(either.Token);
+            answer = await asked.WaitAsync(either.Token);
         }
         catch (OperationCanceledException) when (stopping.IsCancellationRequested)
         {
             throw new FlipException($"pair {pair.Name}: the daemon stops; what was under way is taken up at its next start");
         }
-        if (ended.Outcome is "failed" or "returned")
-            await RefuseAsync(context, 422, "failed", $"pair {pair.Name}: flip {ended.Id} {ended.Outcome}: {ended.Error}");
+        if (answer.Flip is { Outcome: "failed" or "returned" } ended)
+        {
+            string what = ended.Trigger is "release" ? "release" : "flip";
+            await RefuseAsync(context, 422, "failed", $"pair {pair.Name}: {what} {ended.Id} {ended.Outcome}: {ended.Error}");
+        }
         else
-            await AnswerAsync(context, WireJson.Default.FlipAnswer, new FlipAnswer(pair.Name, ended));
+        {
+            await AnswerAsync(context, WireJson.Default.FlipAnswer, answer);
+        }
     }
 
     private static async Task StreamAsync(HttpContext context, Fleet fleet, CancellationToken stopping)

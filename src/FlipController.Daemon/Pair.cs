@@ -21,7 +21,6 @@ internal sealed class Pair : IAsyncDisposable
     private readonly CancellationTokenSource _stop = new();
     private Task _work = Task.CompletedTask;
     private string? _unreadable;
-    private static int s_plans;
 
     public Pair(PairEdge edge)
     {
@@ -57,12 +56,14 @@ internal sealed class Pair : IAsyncDisposable
                 _edge.Redirect.AddGeneration(
                     Name, generation.Number, _edge.Mark.ValueOf(generation.Tag), _edge.Mark.Mask, generation.Ports);
         int? redirectTo = _edge.Redirect.ReadActive(Name);
+        _edge.PointStats(redirectTo is { } served && alive.Contains(served) ? served : null);
         if (saved.Phase is not Cold)
             _edge.Log.LogInformation(new EventId(120, "Observed"),
                 "pair {Pair}: was {Phase}, found generations [{Alive}] alive, the rule names {Redirect}",
                 Name, saved.Phase.Name, string.Join(", ", alive.Order()), redirectTo?.ToString() ?? "none");
         _loop.Post(new Restarted(_edge.Now, alive.ToImmutable(), redirectTo, _edge.Options.Drain.MaxRetired));
         foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) _effects.Follow(generation);
+        if (saved is { IsAdopted: true, Active: not null, Phase: not Releasing }) _effects.Relieve();
         Task loop = Task.Run(() => _loop.RunAsync(_stop.Token));
         Task files = _edge.Options.Haproxy.Watch ? Task.Run(() => WatchFilesAsync(_stop.Token)) : Task.CompletedTask;
         _work = BothAsync(loop, files);
@@ -125,7 +126,50 @@ internal sealed class Pair : IAsyncDisposable
         FlipTrigger.Files, $"{string.Join(", ", _edge.Options.Haproxy.Config)} changed", false, snapshot.ContentSha256, null, [])));
 
     public Task<FlipRecord> FlipAsync(FlipRequest request) => _loop.AskAsync(id => new FlipAsked(
-        _edge.Now, new FlipWish(FlipTrigger.Operator, request.Reason, request.AllowDrop, null, null, [id])));
+        _edge.Now, new FlipWish(FlipTrigger.Operator, request.Reason, request.AllowDrop, null, null, [id], Chosen(request.Binary))));
+
+    private ChosenBinary? Chosen(string? path) => path is null ? null : new ChosenBinary(path, Options.Haproxy.Binary);
+
+    /// <summary>
+    /// NEW connections of the HAProxy that listens on the front addresses go to the pair; with <c>stop</c> it is told to finish.
+    /// What was done already is not done twice; what a killed controller left undone its next start does.
+    /// </summary>
+    public async Task<FlipAnswer> AdoptAsync(AdoptRequest request)
+    {
+        PairState s = State;
+        ImmutableArray<Service> services = await ServicesAsync(s);
+        FlipRecord flip;
+        if (s is { IsAdopted: true, Active: not null })
+        {
+            if (request.Stop) _effects.Fallback.AskToStop();
+            flip = new FlipRecord(s.LastFlipId, "adopt", s.Active.Number, s.Active.Number, "unchanged", _edge.Now, 0, null, request.Reason, null);
+        }
+        else
+        {
+            await _effects.Fallback.FindAsync(services, request.Stop, _stop.Token);
+            flip = await _loop.AskAsync(id => new FlipAsked(
+                _edge.Now, new FlipWish(FlipTrigger.Adopt, request.Reason, true, null, null, [id])));
+        }
+        string? said = flip.Outcome is "done" or "unchanged" ? await _effects.Fallback.RelieveAsync(_stop.Token) : null;
+        return new FlipAnswer(Name, flip, said);
+    }
+
+    /// <summary>What the active generation serves; without one, what the files would.</summary>
+    private async Task<ImmutableArray<Service>> ServicesAsync(PairState s)
+    {
+        if (s.Active is { } active) return [.. active.Ports.Select(p => p.Service)];
+        RenderedConfiguration rendered = await _effects.Start.RenderAsync(
+            _effects.Start.BinaryOf(s.Binary), _effects.Start.ReadFiles(), _edge.PlaceOf(s.LastNumber + 1), Slot.Blue, _stop.Token);
+        return [.. rendered.Services.Select(p => p.Service)];
+    }
+
+    /// <summary>NEW connections go to the unmanaged HAProxy, once it is proven.</summary>
+    public async Task<FlipRecord> ReleaseAsync(ReleaseRequest request)
+    {
+        PairState s = State;
+        if (s.Phase is Steady or Watching or Faulted) _effects.Fallback.AskToServe(request.Unit, await ServicesAsync(s));
+        return await _loop.AskAsync(id => new ReleaseAsked(_edge.Now, request.Reason, id));
+    }
 
     public Task<FlipRecord> RollbackAsync(RollbackRequest request) =>
         _loop.AskAsync(id => new RollbackAsked(_edge.Now, request.Reason, id));
@@ -152,7 +196,8 @@ internal sealed class Pair : IAsyncDisposable
                 Options.Hold.Method.ToString().ToLowerInvariant(), "none",
                 "the switch is one transaction, which loses nothing without a hold"),
             s.LastFlip, undo is null ? null : undo.Since + Options.Watch.Undo, s.Fault ?? Volatile.Read(ref _unreadable),
-            s.Active is null ? [] : Instance.Warnings(_edge.PlaceOf(s.Active.Number)));
+            s.Active is null ? [] : Instance.Warnings(_edge.PlaceOf(s.Active.Number)),
+            s.IsAdopted || s.IsReleased ? await _effects.Fallback.StatusAsync(stop) : null);
     }
 
     private async Task<GenerationStatus?> AboutAsync(Generation? g, DateTimeOffset? closes, CancellationToken stop)
@@ -180,78 +225,14 @@ internal sealed class Pair : IAsyncDisposable
     public async Task<RenderReport> RenderAsync(Slot slot, CancellationToken stop)
     {
         Snapshot snapshot = _effects.Start.ReadFiles();
-        RenderedConfiguration rendered = await _effects.Start.RenderAsync(snapshot, _edge.PlaceOf(State.LastNumber + 1), slot, stop);
+        RenderedConfiguration rendered = await _effects.Start.RenderAsync(
+            _effects.Start.BinaryOf(State.Binary), snapshot, _edge.PlaceOf(State.LastNumber + 1), slot, stop);
         return new RenderReport(
             Name, slot.Name(), [.. rendered.Files.Select(f => new RenderedText(f.Path, f.Source, Encoding.UTF8.GetString(f.Content)))],
             [.. rendered.Notes.Select(n => n.ToString())]);
     }
 
-    /// <summary>What a flip now would change. Nothing is touched: HAProxy reads a copy in a directory that is removed again.</summary>
-    public async Task<PlanReport> PlanAsync(CancellationToken stop)
-    {
-        PairState s = State;
-        Slot slot = s.Active?.Slot.Other() ?? Slot.Blue;
-        var problems = ImmutableArray.CreateBuilder<string>();
-        Snapshot? snapshot = null;
-        RenderedConfiguration? rendered = null;
-        string diff = "";
-        // A directory of this plan's own: another may be made at the same time. Short, as an admin socket's path below it must fit.
-        string directory = Path.Combine(_edge.Runtime, $".plan{Interlocked.Increment(ref s_plans)}");
-        var place = new GenerationPlace(directory, Name, s.LastNumber + 1);
-        try
-        {
-            AtomicFile.EnsurePrivateDirectory(directory);
-            snapshot = _effects.Start.ReadFiles();
-            diff = await DiffAsync(directory, s.Active is { } a ? _edge.Store.ReadSnapshot(a.Number) : null, snapshot, stop);
-            rendered = await _effects.Start.RenderAsync(snapshot, place, slot, stop);
-            _effects.Start.RefuseTaken(rendered, s.Active);
-            Instance instance = _effects.Start.InstanceOf(rendered, place, snapshot);
-            instance.WriteFiles();
-            if (await instance.CheckAsync(stop) is { } rejected) problems.Add($"HAProxy rejects the configuration: {rejected}");
-        }
-        catch (FlipException e)
-        {
-            problems.Add(e.Message);
-        }
-        finally
-        {
-            Directory.Delete(directory, recursive: true);
-        }
-        HashSet<Service> now = [.. s.Active?.Ports.Select(p => p.Service) ?? []];
-        HashSet<Service> then = [.. rendered?.Services.Select(p => p.Service) ?? []];
-        if (rendered is not null && Options.Gate.DroppedServices == DroppedServices.Refuse && now.Except(then).Any())
-            problems.Add("front addresses would be dropped, which is refused without --allow-drop (gate.dropped_services)");
-        return new PlanReport(
-            Name, snapshot?.ContentSha256 != s.Active?.ContentSha256, slot.Name(),
-            rendered is null ? [] : Texts(then.Except(now)), rendered is null ? [] : Texts(now.Except(then)), Texts(now.Intersect(then)),
-            diff, rendered is null ? "" : Rules(s.Active, "-") + Rules(rendered.Services, s.LastNumber + 1, NextTag(s), "+"),
-            problems.ToImmutable());
-
-        static ImmutableArray<string> Texts(IEnumerable<Service> services) =>
-            [.. services.Select(t => t.ToString()).Order(StringComparer.Ordinal)];
-    }
-
-    private int NextTag(PairState s) => _edge.Mark.NextTag(s.LastNumber + 1, s.Generations.Select(g => g.Tag).ToHashSet());
-
-    private string Rules(Generation? g, string sign) => g is null ? "" : Rules(g.Ports, g.Number, g.Tag, sign);
-
-    private string Rules(ImmutableArray<ServicePort> ports, int number, int tag, string sign) => string.Concat(
-        NftRedirect.Describe(Name, number, _edge.Mark.ValueOf(tag), _edge.Mark.Mask, ports)
-            .Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(l => $"{sign} {l}\n"));
-
-    private static async Task<string> DiffAsync(string directory, Snapshot? before, Snapshot after, CancellationToken stop)
-    {
-        string result = "", one = Path.Combine(directory, "active"), other = Path.Combine(directory, "disk");
-        foreach (string path in (before?.Files ?? []).Concat(after.Files).Select(f => f.Path).Distinct())
-        {
-            AtomicFile.Write(one, before?.Files.FirstOrDefault(f => f.Path == path)?.Content ?? []);
-            AtomicFile.Write(other, after.Files.FirstOrDefault(f => f.Path == path)?.Content ?? []);
-            // diff(1) exits 1 when there is a difference.
-            var diff = new ChildProcess("diff", ["-u", "--label", $"{path} (active)", "--label", $"{path} (on disk)", one, other]);
-            result += (await diff.RunAsync(stop)).StandardOutput;
-        }
-        return result;
-    }
+    public Task<PlanReport> PlanAsync(string? binary, CancellationToken stop) => new Plan(_edge, _effects.Start).MakeAsync(State, binary, stop);
 
     /// <summary>The controller lets go; HAProxys and rules stay as they are.</summary>
     public async ValueTask DisposeAsync()

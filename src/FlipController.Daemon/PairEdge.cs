@@ -21,6 +21,20 @@ internal sealed record PairEdge(
 
     public PortBlock BlockOf(Slot slot) => slot switch { Slot.Blue => Blue, Slot.Green => Green };
 
+    /// <summary>The user's stats sockets lead to this generation; null: to none. Whatever stands in the way stops no flip.</summary>
+    public void PointStats(int? number)
+    {
+        try
+        {
+            StatsLinks.Point(Runtime, Name, number);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            Log.LogWarning("pair {Pair}: {Runtime}/{Pair}/stats-N.sock do not lead to generation {Number}: {Why}",
+                Name, Runtime, Name, number, e.Message);
+        }
+    }
+
     public static string Holds(Generation? active) => active is null
         ? "nothing serves yet"
         : $"NEW connections go on to {active}, which was not touched";

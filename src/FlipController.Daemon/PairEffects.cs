@@ -19,13 +19,16 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     private readonly ConcurrentDictionary<string, Running> _running = new();
     private readonly ConcurrentDictionary<Running, bool> _unfinished = new(); // with those that were told to cease and have not yet
     private readonly ConcurrentDictionary<int, ProcessIdentity> _followed = new();
-    private readonly StandbyStart _start = new(edge);
+    private StandbyStart? _start;
     private readonly Departure _departure = new(edge);
     private readonly UndoWatch _undo = new(edge);
     private readonly Hooks _hooks = new(edge);
+
+    public Fallback Fallback { get; } = new(edge, state);
+
     private readonly Gate _gate = new(edge.Options.Gate, edge.Time);
 
-    public StandbyStart Start => _start;
+    public StandbyStart Start => _start ??= new StandbyStart(edge, Fallback);
 
     public ValueTask RunAsync(Effect effect)
     {
@@ -35,7 +38,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 HashSet<int> tags = [.. state().Generations.Select(g => g.Tag)];
                 Beside(PrepareKey(prepare.Run.Number), async stop =>
                 {
-                    PairEvent e = await _start.RunAsync(prepare, tags, stop);
+                    PairEvent e = await Start.RunAsync(prepare, tags, stop);
                     if (e is Prepared prepared) Follow(prepared.Generation);
                     post(e);
                     // A death told before the machine knew the generation meant nothing to it.
@@ -47,6 +50,12 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 break;
             case Switch order:
                 post(SwitchNow(order));
+                break;
+            case ClearRedirect clear:
+                post(ClearNow(clear));
+                break;
+            case ProveFallback prove:
+                Beside("fallback", stop => ProveFallbackAsync(prove, stop));
                 break;
             case Watch watch:
                 Beside("watch", stop => _undo.RunAsync(watch, post, stop));
@@ -104,11 +113,13 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
 
     private async Task ProveAsync(Prove prove, CancellationToken stop)
     {
+        var runtime = new RuntimeContinuity(edge, prove.Candidate, prove.Against);
+        await runtime.BeginAsync(stop);
         string? why = await _gate.ProveAsync(
             prove.Candidate, edge.AdminOf(prove.Candidate), prove.Against is { } active ? edge.AdminOf(active) : null,
             question => Tell("progress", "gating", $"{prove.Candidate} must show that {question}"), stop);
         post(why is null
-            ? new GatePassed(edge.Now, prove.Candidate.Number)
+            ? new GatePassed(edge.Now, prove.Candidate.Number, await runtime.EndAsync(t => Tell("progress", "gating", t), stop))
             : new GateFailed(edge.Now, prove.Candidate.Number, $"{why}; {PairEdge.Holds(prove.Against)}."));
     }
 
@@ -132,6 +143,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 refused = prepared.Commit();
             }
             if (refused == 0 && stayed is null) Hurry(order.To);
+            if (refused == 0) edge.PointStats(order.To.Number);
             return refused == 0
                 ? new Switched(edge.Now, order.To.Number, new HoldReport("none", (long)prepared.Elapsed.TotalMicroseconds, 0, 0), stayed)
                 : new SwitchFailed(edge.Now, order.To.Number, Sentence(order, prepared.Failure().Message));
@@ -140,6 +152,34 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         {
             return new SwitchFailed(edge.Now, order.To.Number, Sentence(order, e.Message));
         }
+    }
+
+    /// <summary>The adopted HAProxy is told to stop, if that was asked for and is not done.</summary>
+    public void Relieve() => Beside("relieve", Fallback.RelieveUnwaitedAsync);
+
+    private PairEvent ClearNow(ClearRedirect order)
+    {
+        try
+        {
+            int? stayed = order.From is { } from && ProcessIdentity.Of(from).IsAlive ? PairEdge.Connections(from) : null;
+            long began = edge.Time.GetTimestamp();
+            edge.Redirect.Clear(edge.Name);
+            return new Cleared(edge.Now, new HoldReport("none", (long)edge.Time.GetElapsedTime(began).TotalMicroseconds, 0, 0), stayed);
+        }
+        catch (FlipException e)
+        {
+            return new ClearFailed(edge.Now, $"NEW connections could not be given back: {e.Message}; {PairEdge.Holds(order.From)}.");
+        }
+    }
+
+    private async Task ProveFallbackAsync(ProveFallback prove, CancellationToken stop)
+    {
+        string? why = await Fallback.ProveAsync(
+            prove.Active is { } active ? [.. active.Ports.Select(p => p.Service)] : edge.Store.ReadAdoption()?.Services ?? [],
+            question => Tell("progress", "releasing", question), stop);
+        post(why is null
+            ? new FallbackProven(edge.Now, prove.Run.Id)
+            : new FallbackFailed(edge.Now, prove.Run.Id, $"{why}; {PairEdge.Holds(prove.Active)}."));
     }
 
     /// <summary>Its failure is not the switch's: a HAProxy at low priority serves all the same.</summary>
@@ -174,6 +214,8 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         }
         string text = flip.Outcome switch
         {
+            "done" when flip.Trigger == "release" => $"release {flip.Id}: NEW connections go to the unmanaged HAProxy "
+                + $"({flip.OldSideConnections ?? 0} connections stay on generation {flip.From})",
             "done" => $"flip {flip.Id}: NEW connections go to generation {flip.To} "
                 + $"(window {flip.Hold?.WindowUs} us, {flip.OldSideConnections ?? 0} connections stay on the old side)",
             _ => $"flip {flip.Id} {flip.Outcome}: {flip.Error ?? flip.Reason}",
@@ -182,6 +224,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         edge.Log.Log(level, new EventId(111, "Flip"), "pair {Pair}: {Flip}", edge.Name, text);
         Tell("flip", state().Phase.Name, text, flip);
         Slot? slot = state().Active?.Slot;
+        if (flip is { Trigger: "adopt", Outcome: "done" }) Relieve();
         Beside($"hook {flip.Id} {flip.Outcome}", stop => _hooks.FlippedAsync(flip, slot, stop));
     }
 
@@ -218,6 +261,8 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
             edge.Log.LogError(e, "pair {Pair}: {Work} failed unexpectedly", edge.Name, key);
             if (state().Phase is Gating gating && key == "prove")
                 post(new GateFailed(edge.Now, gating.Candidate.Number, $"the gate failed unexpectedly: {e.Message}"));
+            if (state().Phase is Releasing releasing && key == "fallback")
+                post(new FallbackFailed(edge.Now, releasing.Run.Id, $"the unmanaged HAProxy could not be proven: {e.Message}"));
             if (state().Phase is Preparing preparing && key == PrepareKey(preparing.Run.Number))
                 post(new PrepareFailed(edge.Now, preparing.Run.Number, $"the standby failed unexpectedly: {e.Message}"));
         }

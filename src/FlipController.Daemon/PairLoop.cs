@@ -72,8 +72,8 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
                 break;
             case Denied denied:
                 Log.Denied(log, before.Pair, e.Kind, before.Phase.Name, denied.Refusal.Sentence());
-                if (e is RollbackAsked asked)
-                    Fail(asked.Request, new RefusedException($"pair {State.Pair}: {denied.Refusal.Sentence()}"));
+                foreach (long request in Requests(e))
+                    Fail(request, new RefusedException($"pair {State.Pair}: {denied.Refusal.Sentence()}"));
                 break;
             case Next next:
                 if (!Saved(before, e, next)) return;
@@ -102,16 +102,18 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
             Log.NotSaved(log, before.Pair, failure.Message);
             string sentence = $"pair {before.Pair}: the state cannot be saved: {failure.Message}; nothing was begun. "
                 + "Make room or repair the state directory.";
-            long[] requests = e switch
-            {
-                FlipAsked f => [.. f.Wish.Requests],
-                RollbackAsked r => [r.Request],
-                _ => [],
-            };
-            foreach (long request in requests) Fail(request, new FlipException(sentence));
-            return e is not (FlipAsked or RollbackAsked);
+            foreach (long request in Requests(e)) Fail(request, new FlipException(sentence));
+            return e is not (FlipAsked or RollbackAsked or ReleaseAsked);
         }
     }
+
+    private static IEnumerable<long> Requests(PairEvent e) => e switch
+    {
+        FlipAsked f => f.Wish.Requests,
+        RollbackAsked r => [r.Request],
+        ReleaseAsked r => [r.Request],
+        _ => [],
+    };
 
     private void Fail(long request, FlipException why)
     {
@@ -139,6 +141,9 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
         Restoring => $"the redirect is set to {s.Active} again",
         Steady => $"NEW connections go to {s.Active}",
         Faulted => $"nothing serves: {s.Fault}",
+        Releasing { IsProven: true } => "NEW connections are given back to the unmanaged HAProxy",
+        Releasing => "the unmanaged HAProxy must prove itself",
+        Released => "NEW connections go to the unmanaged HAProxy",
         _ => s.Phase.Name,
     };
 

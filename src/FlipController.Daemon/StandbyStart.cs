@@ -11,7 +11,7 @@ using FlipController.Linux.State;
 namespace FlipController.Daemon;
 
 /// <summary>From the user's files to a standby that is up: read, render, validate, start. Nothing that has traffic is touched.</summary>
-internal sealed class StandbyStart(PairEdge edge)
+internal sealed class StandbyStart(PairEdge edge, Fallback fallback)
 {
     private readonly WatchedFiles _files = new(edge.Options.Haproxy);
 
@@ -25,11 +25,12 @@ internal sealed class StandbyStart(PairEdge edge)
             Snapshot snapshot = Content(run);
             if (run.Wish.Trigger == FlipTrigger.Files && snapshot.ContentSha256 == effect.Active?.ContentSha256)
                 return new PrepareFailed(edge.Now, run.Number, "nothing relevant changed", Unchanged: true);
-            RenderedConfiguration rendered = await RenderAsync(snapshot, place, run.Slot, stop);
+            string binary = BinaryOf(run.Binary);
+            RenderedConfiguration rendered = await RenderAsync(binary, snapshot, place, run.Slot, stop);
             RefuseDropped(rendered, effect.Active, run.Wish.AllowDrop);
             edge.Fronts.Claim(edge.Name, run.Number, [.. rendered.Services.Select(p => p.Service)]);
-            RefuseTaken(rendered, effect.Active);
-            Instance instance = InstanceOf(rendered, place, snapshot);
+            await RefuseTakenAsync(rendered, effect.Active, effect.MayTake, stop);
+            Instance instance = InstanceOf(binary, rendered, place, snapshot);
             instance.WriteFiles();
             if (await instance.CheckAsync(stop) is { } rejected) throw new FlipException($"HAProxy rejects the configuration: {rejected}");
             edge.Store.SaveSnapshot(run.Number, snapshot);
@@ -52,28 +53,38 @@ internal sealed class StandbyStart(PairEdge edge)
         }
     }
 
+    /// <summary>What an operator chose counts until the configuration names another program.</summary>
+    public string BinaryOf(ChosenBinary? chosen) =>
+        chosen is not null && chosen.InsteadOf == edge.Options.Haproxy.Binary ? chosen.Path : edge.Options.Haproxy.Binary;
+
     private Snapshot Content(FlipRun run) => run.Wish.FromGeneration is { } number
         ? edge.Store.ReadSnapshot(number) ?? throw new FlipException($"the configuration of generation {number} is no longer kept")
         : _files.Read();
 
     /// <summary>The copy for a slot: what a flip would start, and what `render` and `plan` show.</summary>
-    public async Task<RenderedConfiguration> RenderAsync(Snapshot snapshot, GenerationPlace place, Slot slot, CancellationToken stop)
+    public async Task<RenderedConfiguration> RenderAsync(
+        string binary, Snapshot snapshot, GenerationPlace place, Slot slot, CancellationToken stop)
     {
-        HaproxySurroundings surroundings = await HostSurroundings.OfAsync(edge.Options.Haproxy.Binary, Variables(snapshot), stop);
+        HaproxySurroundings surroundings = await HostSurroundings.OfAsync(binary, Variables(snapshot), stop);
         PortBlock block = edge.BlockOf(slot);
         using var sockets = new SockDiag();
         // A warm or retiring generation may still listen in the slot: its ports are left alone, so it never stands in the way.
         HashSet<int> taken = [.. sockets.Sockets(TcpStates.Listen, block).Select(s => s.Local.Port)];
         ProjectionResult result = Projection.Render(
             [.. snapshot.Files.Select(f => new SourceFile(f.Path, f.Content))],
-            new SlotPlace(place.Directory, place.AdminSocket, block, taken, edge.Options.Haproxy.LocalPeer ?? Dns.GetHostName()),
+            new SlotPlace(
+                place.Directory, place.AdminSocket, block, taken, edge.Options.Haproxy.LocalPeer ?? Dns.GetHostName(), Tables(place.Number)),
             surroundings);
         return result.Configuration
             ?? throw new FlipException(string.Join(" | ", result.Faults.Select(f => $"{f.File}:{f.Line}: {f.Message}")));
     }
 
-    public Instance InstanceOf(RenderedConfiguration rendered, GenerationPlace place, Snapshot snapshot) =>
-        new(edge.Options.Haproxy.Binary, rendered, place, WorkingDirectory(snapshot)) { Environment = Variables(snapshot) };
+    private TablePeer? Tables(int number) => edge.Options.Continuity.StickTables == StickTablesRule.Shared
+        ? TablePeer.Free(edge.Name, edge.Store.PeersKey(), number)
+        : null;
+
+    public Instance InstanceOf(string binary, RenderedConfiguration rendered, GenerationPlace place, Snapshot snapshot) =>
+        new(binary, rendered, place, WorkingDirectory(snapshot)) { Environment = Variables(snapshot) };
 
     private ImmutableSortedDictionary<string, string> Variables(Snapshot snapshot) =>
         HostSurroundings.Variables(edge.Options.Haproxy, (snapshot.EnvironmentFiles ?? []).Select(f => f.Content));
@@ -100,10 +111,14 @@ internal sealed class StandbyStart(PairEdge edge)
         : [.. active.Ports.Select(p => p.Service).Except(rendered.Services.Select(p => p.Service))];
 
     /// <summary>A front address that somebody else serves would be taken away from it by the redirect, silently: refused by name.</summary>
-    public void RefuseTaken(RenderedConfiguration rendered, Generation? active)
+    /// <param name="mayTake">From an unmanaged HAProxy; from nobody else.</param>
+    public async Task RefuseTakenAsync(RenderedConfiguration rendered, Generation? active, bool mayTake, CancellationToken stop)
     {
         Service[] added = [.. rendered.Services.Select(p => p.Service).Except(active?.Ports.Select(p => p.Service) ?? [])];
         if (added.Length == 0) return;
+        if (mayTake && edge.Options.Gate.TakenAddresses == TakenAddresses.Refuse
+            && await fallback.StrangersAsync(added, stop) is { IsEmpty: false } strangers)
+            throw new FlipException(string.Join(" | ", strangers));
         using var sockets = new SockDiag();
         IReadOnlyList<TcpSocket> listeners = sockets.Listeners();
         NftPairState[] others = [.. edge.Redirect.ReadAll().Pairs.Values.Where(p => p.Pair != edge.Name && p.Reached)];
@@ -117,16 +132,18 @@ internal sealed class StandbyStart(PairEdge edge)
                     $"the front address {service} is redirected to generation {left.Active} of pair {left.Pair}, "
                     + $"which this daemon does not manage; configure pair {left.Pair} again, or stop this daemon, "
                     + "say `flipctl reset` (no pair is redirected then), and start it");
-            if (edge.Options.Gate.TakenAddresses == TakenAddresses.Refuse
+            if (edge.Options.Gate.TakenAddresses == TakenAddresses.Refuse && !mayTake
                 && listeners.FirstOrDefault(l => Overlap(l, service)) is { } other)
                 throw new FlipException(
                     $"the front address {service} is in use: {Owner(other)} listens on {other.Local} and would lose its NEW connections; "
-                    + "stop it first, or allow that (gate.taken_addresses)");
+                    + $"stop it first, or allow that ({(IsHaproxy(other) ? $"`flipctl adopt {edge.Name}`, " : "")}gate.taken_addresses)");
         }
     }
 
     private static bool Overlap(TcpSocket listener, Service service) =>
         new Service(listener.Local.Address, listener.Local.Port, listener.V6Only == true).Overlaps(service);
+
+    private static bool IsHaproxy(TcpSocket socket) => Owner(socket).StartsWith("haproxy", StringComparison.Ordinal);
 
     private static string Owner(TcpSocket socket)
     {

@@ -13,8 +13,11 @@ public sealed record ChildProcess(string Executable, ImmutableArray<string> Argu
     /// <summary>After this it is killed.</summary>
     public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(30);
 
-    /// <summary>Variables it is given beside this process's own.</summary>
+    /// <summary>Variables it is given beside this process's own, or in their place.</summary>
     public IReadOnlyDictionary<string, string> Environment { get; init; } = ImmutableDictionary<string, string>.Empty;
+
+    /// <summary>False: it is given <see cref="Environment"/> and nothing else.</summary>
+    public bool InheritsEnvironment { get; init; } = true;
 
     /// <summary>At the lowest priority, so that it takes no time from what carries traffic.</summary>
     public bool Polite { get; init; }
@@ -78,7 +81,11 @@ public sealed record ChildProcess(string Executable, ImmutableArray<string> Argu
     {
         options.ThrowOnError(false).DisposeOnExit(false);
         if (WorkingDirectory is { } directory) options.WorkingDirectory(directory);
-        if (Environment.Count > 0) options.EnvironmentVariables(Environment);
+        options.StartInfo(start =>
+        {
+            if (!InheritsEnvironment) start.Environment.Clear();
+            foreach (var (name, value) in Environment) start.Environment[name] = value;
+        });
     }
 
     /// <summary>So that a person can paste it.</summary>

@@ -30,6 +30,8 @@ public static partial class Doctor
         {
             lines.Add(await HaproxyAsync($"pair {pair.Name}: haproxy", pair.Haproxy.Binary, cancel));
             lines.AddRange(pair.Haproxy.Config.Select(f => Readable($"pair {pair.Name}: configuration", f, warning: false)));
+            lines.AddRange(pair.Haproxy.EnvironmentFiles.Where(f => !f.StartsWith('-'))
+                .Select(f => Readable($"pair {pair.Name}: environment", f, warning: false)));
             lines.AddRange(pair.Haproxy.AlsoWatch.Select(f => Readable($"pair {pair.Name}: also_watch", f, warning: true)));
             foreach (string program in new[] { pair.Hooks.Switched, pair.Hooks.Drained, pair.Hooks.Failed }
                 .Where(h => !h.IsEmpty).Select(h => h[0]).Distinct())

@@ -33,7 +33,7 @@ public sealed class ConfigurationTests
             ("state", "/srv/state/"), ("runtime", "/run/x"),
             ("pairs", Map(("edge", Map(
                 ("haproxy", Map(("config", List("/a.cfg", "/b.cfg")), ("binary", "/opt/haproxy"), ("watch", "false"),
-                    ("also_watch", List("/certs")), ("settle", "1s"), ("environment", Map(("A", "b c"), ("_1", "d"))),
+                    ("also_watch", List("/certs")), ("settle", "1s"), ("environment", Map(("A", "b c"), ("_1", "x"))),
                     ("environment_files", List("-/etc/default/haproxy", "/e")), ("local_peer", "lb1.example.org"))),
                 ("ports", Map(("blue", "30000"), ("green", "30100"))),
                 ("redirect", Map(("method", "nftables"), ("mark_mask", "0x0ff00000"))),
@@ -43,6 +43,7 @@ public sealed class ConfigurationTests
                     Map(("http", Map(("service", "[::1]:443")))))))),
                 ("watch", Map(("undo", "1h"), ("max_5xx_ratio", "0.5"), ("min_requests", "7"), ("parity_grace", "0s"))),
                 ("drain", Map(("deadline", "24h"), ("at_deadline", "keep"), ("max_retired", "8"))),
+                ("continuity", Map(("stick_tables", "shared"), ("runtime_changes", "carry"))),
                 ("hooks", Map(("switched", List("/bin/tell", "{pair}:{from}>{to}", "{\"json\": \"{slot} {reason} {flip}\"}")))))))));
 
         PairOptions edge = read.Pairs["edge"];
@@ -51,7 +52,7 @@ public sealed class ConfigurationTests
         Assert.Equal(["/a.cfg", "/b.cfg"], edge.Haproxy.Config);
         Assert.Equal(("/opt/haproxy", false, TimeSpan.FromSeconds(1)), (edge.Haproxy.Binary, edge.Haproxy.Watch, edge.Haproxy.Settle));
         Assert.Equal(["/certs"], edge.Haproxy.AlsoWatch);
-        Assert.Equal([new("A", "b c"), new("_1", "d")], edge.Haproxy.Environment);
+        Assert.Equal([new("A", "b c"), new("_1", "x")], edge.Haproxy.Environment);
         Assert.Equal(["-/etc/default/haproxy", "/e"], edge.Haproxy.EnvironmentFiles);
         Assert.Equal("lb1.example.org", edge.Haproxy.LocalPeer);
         Assert.Equal(new PortsOptions { Blue = 30000, Green = 30100 }, edge.Ports);
@@ -63,6 +64,7 @@ public sealed class ConfigurationTests
             edge.Gate.Probes);
         Assert.Equal(new WatchOptions { Undo = TimeSpan.FromHours(1), Max5xxRatio = 0.5, MinRequests = 7, ParityGrace = TimeSpan.Zero }, edge.Watch);
         Assert.Equal(new DrainOptions { Deadline = TimeSpan.FromHours(24), AtDeadline = AtDeadline.Keep, MaxRetired = 8 }, edge.Drain);
+        Assert.Equal(new ContinuityOptions { StickTables = StickTablesRule.Shared, RuntimeChanges = RuntimeChangesRule.Carry }, edge.Continuity);
         Assert.Equal(3, edge.Hooks.Switched.Length);
     }
 
@@ -71,7 +73,9 @@ public sealed class ConfigurationTests
     [InlineData("drain", "deadline", "25h", "\"25h\" must be between 1s and 24h")]
     [InlineData("drain", "deadline", "10", "\"10\" must be a duration such as 250ms, 30s, 10m or 1h, between 1s and 24h")]
     [InlineData("drain", "at_deadline", "kill", "\"kill\" must be close or keep")]
+    [InlineData("continuity", "stick_tables", "true", "\"true\" must be separate or shared")]
     [InlineData("drain", "max_retired", "0", "\"0\" must be a whole number between 1 and 64")]
+    [InlineData("continuity", "runtime_changes", "keep", "\"keep\" must be name or carry")]
     [InlineData("hold", "max", "0ms", "\"0ms\" must be between 1ms and 900ms")]
     [InlineData("hold", "max", "901ms", "\"901ms\" must be between 1ms and 900ms")]
     [InlineData("hold", "method", "plug", "\"plug\" must be auto or none (plug, queue and drop are not available in this version)")]
@@ -229,10 +233,10 @@ public sealed class ConfigurationTests
     [Fact]
     public void A_runtime_directory_leaves_room_for_the_admin_sockets()
     {
-        string runtime = "/" + new string('r', 78);
-        Assert.Equal($"runtime: \"{runtime}\" makes the admin sockets of pair edge 108 bytes long with HAProxy's temporary suffix; they "
+        string runtime = "/" + new string('r', 75);
+        Assert.Equal($"runtime: \"{runtime}\" makes the sockets of pair edge 108 bytes long with HAProxy's temporary suffix; they "
             + "must be at most 107, so it must be at least 1 shorter", Told(("runtime", runtime), Pair("edge")));
-        Good(("runtime", runtime[..78]), Pair("edge"));
+        Good(("runtime", runtime[..75]), Pair("edge"));
     }
 
     [Fact]

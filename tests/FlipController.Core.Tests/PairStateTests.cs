@@ -27,12 +27,14 @@ public class PairStateTests
             PhaseKind.Cold => new Cold(),
             PhaseKind.Preparing => new Preparing(s_run, new UndoWindow(s_run, one, s_now)),
             PhaseKind.Gating => new Gating(s_run, two),
-            PhaseKind.Switching => new Switching(s_run, two, true),
+            PhaseKind.Switching => new Switching(s_run, two, true, new RuntimeFate(["server app/s1 is in maintenance"], null)),
             PhaseKind.Watching => new Watching(new UndoWindow(s_run, one, s_now)),
             PhaseKind.Returning => new Returning(s_run, one, "returned", "worse", [5], true, false),
             PhaseKind.Restoring => new Restoring(true),
             PhaseKind.Steady => new Steady(),
             PhaseKind.Faulted => new Faulted(),
+            PhaseKind.Releasing => new Releasing(new ReleaseRun(8, "why", [3], 2, s_now), new UndoWindow(s_run, one, s_now), true),
+            PhaseKind.Released => new Released(),
         };
         PairState saved = PairState.Initial("edge") with
         {

@@ -32,6 +32,9 @@ internal static class StateTable
         With(s_one, new Restoring(false)),
         With(s_one, new Steady()),
         With(null, new Faulted()) with { LastGood = 1 },
+        With(s_one, new Releasing(new ReleaseRun(9, null, [], 1, s_now), null, false)),
+        With(s_one, new Releasing(new ReleaseRun(9, null, [], 1, s_now), null, true)),
+        With(null, new Released()) with { LastGood = 1, IsReleased = true },
     ];
 
     private static readonly (string Name, Func<PairState, PairEvent?> Make)[] s_events =
@@ -50,6 +53,11 @@ internal static class StateTable
         ("active died", s => s.Active is { } a ? new GenerationDied(s_now, a.Number, "died") : null),
         ("standby died", s => s.Phase.Standby is { } g ? new GenerationDied(s_now, g.Number, "died") : null),
         ("previous died", s => s.Phase.Previous is { } g ? new GenerationDied(s_now, g.Number, "died") : null),
+        ("release asked", _ => new ReleaseAsked(s_now, null, 1)),
+        ("unmanaged server is proven", _ => new FallbackProven(s_now, 9)),
+        ("unmanaged server is not", _ => new FallbackFailed(s_now, 9, "why")),
+        ("rule is gone", _ => new Cleared(s_now, s_hold, 0)),
+        ("rule cannot be taken away", _ => new ClearFailed(s_now, "why")),
         ("retired died", _ => new GenerationDied(s_now, 9, "died")),
         ("drain deadline", _ => new DrainDue(s_now, 9)),
         ("retry due", _ => new RetryDue(s_now, 1)),
@@ -64,7 +72,7 @@ internal static class StateTable
         _ => s.Active?.Number ?? 0,
     };
 
-    public static IEnumerable<PhaseKind> States => s_states.Select(s => s.Phase.Kind);
+    public static IEnumerable<PhaseKind> States => s_states.Select(s => s.Phase.Kind).Distinct();
 
     public static IEnumerable<PairEventKind> Events => s_states.SelectMany(s => s_events.Select(e => e.Make(s))).OfType<PairEvent>().Select(e => e.Kind);
 
@@ -72,12 +80,14 @@ internal static class StateTable
     public static string Render()
     {
         var text = new StringBuilder();
-        text.Append("| event |").AppendJoin('|', s_states.Select(s => $" {s.Phase.Name} ")).Append("|\n");
+        text.Append("| event |").AppendJoin('|', s_states.Select(s => $" {Named(s.Phase)} ")).Append("|\n");
         text.Append("|---|").AppendJoin('|', s_states.Select(_ => "---")).Append("|\n");
         foreach (var (name, make) in s_events)
             text.Append($"| {name} |").AppendJoin('|', s_states.Select(s => $" {Cell(s, make(s))} ")).Append("|\n");
         return text.ToString();
     }
+
+    private static string Named(Phase phase) => phase is Releasing { IsProven: true } ? "releasing, proven" : phase.Name;
 
     private static string Cell(PairState s, PairEvent? e) => e is null ? "" : PairMachine.Decide(s, e) switch
     {

@@ -26,6 +26,7 @@ internal sealed class World
     private int _disk = 1;
     private int _lastRead;
     private bool _rolledBack;
+    private bool _fallbackProven;
     private int? _redirect;
     private long _request;
     private readonly HashSet<long> _unanswered = [];
@@ -40,7 +41,7 @@ internal sealed class World
     public void Step(byte action, byte argument)
     {
         _now += TimeSpan.FromSeconds(1);
-        switch (action % 12)
+        switch (action % 14)
         {
             case 0 or 1:
                 _disk++;
@@ -66,6 +67,14 @@ internal sealed class World
             case 10:
                 if (argument % 3 == 0) Restart(argument % 5);
                 break;
+            case 12:
+                _unanswered.Add(++_request);
+                Deliver(new ReleaseAsked(_now, null, _request));
+                break;
+            case 13:
+                _unanswered.Add(++_request);
+                Deliver(new FlipAsked(_now, new FlipWish(FlipTrigger.Adopt, "test", true, null, null, [_request])));
+                break;
             case 11:
                 if (State.Retired.Length > 0)
                     Deliver(new DrainDue(_now, State.Retired[argument % State.Retired.Length].Generation.Number));
@@ -86,12 +95,17 @@ internal sealed class World
         }
         Tell();
         Must(_outstanding.Count == 0, "the pair never comes to rest");
+        Must(State.Pending is null, "a change still waits at rest");
+        Must(_unanswered.Count == 0, $"callers without an answer: {string.Join(",", _unanswered)}");
+        if (State.Phase.Kind == PhaseKind.Released)
+        {
+            Must(_redirect is null && State.Active is null, $"released, and yet the rule names {_redirect}, the state {State.Active}");
+            return;
+        }
         Must(State.Phase.Kind == PhaseKind.Steady, $"rests in {State.Phase.Kind}");
         Must(State.Active is { } a && _processes[a.Number] is { Alive: true, Stopped: false }, "rests with no living active generation");
         Must(_redirect == State.Active!.Number, $"the rule names {_redirect}, the state {State.Active}");
-        Must(State.Pending is null, "a change still waits at rest");
         Must(_rolledBack || _lastRead == _disk || State.Active.ContentSha256 == Sha(_disk) || State.LeftContent == Sha(_disk), $"content {_disk} was never tried, the last read is {_lastRead}");
-        Must(_unanswered.Count == 0, $"callers without an answer: {string.Join(",", _unanswered)}");
     }
 
     private FlipWish Files()
@@ -118,6 +132,7 @@ internal sealed class World
         PairState before = State;
         Decision decision = PairMachine.Decide(State, e);
         if (decision is Denied && e is RollbackAsked denied) _unanswered.Remove(denied.Request);
+        if (decision is Denied && e is ReleaseAsked refused) _unanswered.Remove(refused.Request);
         if (decision is not Next next) return;
         State = next.State;
         Visited.Add(State.Phase.Kind);
@@ -165,7 +180,14 @@ internal sealed class World
             case Unwatch:
                 _outstanding.RemoveAll(o => o is Watch);
                 break;
-            case Prepare or Watch or RetryLater:
+            case ClearRedirect c:
+                Must(c.From is null || _fallbackProven, "NEW connections are given to a server that was not proven");
+                Must(_redirect is not { } served || c.From?.Number == served || _processes[served].DeathTold, $"cleared from under {_redirect}");
+                _fallbackProven = false;
+                _redirect = null;
+                _undelivered.Enqueue(new Cleared(_now, new HoldReport("none", 90, 0, 0), 3));
+                break;
+            case Prepare or Watch or RetryLater or ProveFallback:
                 _outstanding.Add(effect);
                 break;
             case Retire r:
@@ -243,6 +265,13 @@ internal sealed class World
             case Watch w:
                 _outstanding.Add(w);
                 Deliver(new WorseFound(_now, w.Current.Number, "5xx"));
+                break;
+            case ProveFallback f when well:
+                _fallbackProven = true;
+                Deliver(new FallbackProven(_now, f.Run.Id));
+                break;
+            case ProveFallback f:
+                Deliver(new FallbackFailed(_now, f.Run.Id, "nobody listens on *:80"));
                 break;
             case RetryLater r:
                 Deliver(new RetryDue(_now, r.Ticket));

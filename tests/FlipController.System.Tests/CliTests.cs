@@ -52,6 +52,9 @@ public sealed class CliTests : IDisposable
     [InlineData("flp edge", "\"flp\" is no verb; did you mean flip; nothing was done; see `flipctl --help`")]
     [InlineData("flip", "flip: Required argument 'PAIR' missing for command: 'flip'; nothing was done; see `flipctl flip --help`")]
     [InlineData("flip Edge", "flip: \"Edge\" is no pair name, which is 1 to 32 of a-z, 0-9, _ and -; nothing was done; see `flipctl flip --help`")]
+    [InlineData("render", "render: PAIR SLOT or --file PATH is missing; nothing was done; see `flipctl render --help`")]
+    [InlineData("render edge", "render: PAIR SLOT or --file PATH is missing; nothing was done; see `flipctl render --help`")]
+    [InlineData("render edge green --file x", "render: --file shows files, PAIR SLOT what a pair has; both together mean nothing; nothing was done; see `flipctl render --help`")]
     [InlineData("render edge red", "render: Argument 'red' not recognized. Must be one of: 'blue' 'green'; nothing was done; see `flipctl render --help`")]
     [InlineData("history --limit 0", "history: --limit must be at least 1; nothing was done; see `flipctl history --help`")]
     [InlineData("history --limit x", "history: Cannot parse argument 'x' for option '--limit' as expected type 'System.Int32'; nothing was done; see `flipctl history --help`")]
@@ -195,8 +198,11 @@ public sealed class CliTests : IDisposable
     }
 
     [Theory(Timeout = Limit)]
-    [InlineData("flip edge --reason new --allow-drop", "/v1/pairs/edge/flip", """{"reason":"new","wait":true,"allowDrop":true}""")]
-    [InlineData("flip edge --no-wait --reason @x", "/v1/pairs/edge/flip", """{"reason":"@x","wait":false,"allowDrop":false}""")]
+    [InlineData("flip edge --reason new --allow-drop", "/v1/pairs/edge/flip", """{"reason":"new","wait":true,"allowDrop":true,"binary":null}""")]
+    [InlineData("flip edge --no-wait --reason @x", "/v1/pairs/edge/flip", """{"reason":"@x","wait":false,"allowDrop":false,"binary":null}""")]
+    [InlineData("flip edge --binary /opt/haproxy", "/v1/pairs/edge/flip", """{"reason":null,"wait":true,"allowDrop":false,"binary":"/opt/haproxy"}""")]
+    [InlineData("adopt edge --stop --reason new", "/v1/pairs/edge/adopt", """{"reason":"new","wait":true,"stop":true}""")]
+    [InlineData("release edge --unit haproxy.service", "/v1/pairs/edge/release", """{"reason":null,"wait":true,"unit":"haproxy.service"}""")]
     [InlineData("rollback edge", "/v1/pairs/edge/rollback", """{"reason":null,"wait":true}""")]
     public async Task A_flip_is_asked_for_as_the_contract_says(string arguments, string path, string body)
     {
@@ -314,10 +320,10 @@ public sealed class CliTests : IDisposable
     [Fact(Timeout = Limit)]
     public async Task Plan_says_what_would_change_and_its_exit_code_only_when_asked()
     {
-        var plan = new PlanReport("edge", true, "green", ["*:443"], ["*:81"], ["*:80"], "--- a\n+++ b\n", "", ["*:81 would be dropped"]);
+        var plan = new PlanReport("edge", true, "green", ["*:443"], ["*:81"], ["*:80"], [new("*:80", "", "ssl crt a.pem")], "--- a\n+++ b\n", "", new("haproxy", "2.6.12"), new("/opt/haproxy", "3.0.0"), [], [], ["*:81 would be dropped"]);
         using var daemon = new Responder(Socket, _ => Reply.Json(200, plan, WireJson.Default.PlanReport));
         Ran text = await FlipctlAsync("--socket", Socket, "plan", "edge");
-        Assert.Equal(new Ran(0, "edge: a flip now would send new connections to a new generation in green\n  + *:443\n  - *:81\n    *:80\nconfiguration:\n"
+        Assert.Equal(new Ran(0, "edge: a flip now would send new connections to a new generation in green\n  binary: haproxy (2.6.12) -> /opt/haproxy (3.0.0)\n  + *:443\n  - *:81\n  ~ *:80\n      - none\n      + ssl crt a.pem\nconfiguration:\n"
             + "  --- a\n  +++ b\n  refused: *:81 would be dropped\n", ""), text);
         plan = plan with { Problems = [] };
         Assert.Equal(1, (await FlipctlAsync("--socket", Socket, "plan", "edge", "--exit-code")).ExitCode);
@@ -325,6 +331,27 @@ public sealed class CliTests : IDisposable
         Assert.Equal(0, (await FlipctlAsync("--socket", Socket, "plan", "edge", "--exit-code")).ExitCode);
         plan = plan with { Problems = ["no"] };
         Assert.Equal(3, (await FlipctlAsync("--socket", Socket, "plan", "edge", "--exit-code")).ExitCode);
+    }
+
+    [Fact(Timeout = Limit)]
+    public async Task Render_shows_the_copy_of_any_file_and_what_HAProxy_says_to_it()
+    {
+        string file = Path.Combine(_directory, "edge.cfg");
+        await File.WriteAllTextAsync(file, "global\n hard-stop-after 9s\ndefaults\n timeout connect 1s\n timeout client 1s\n timeout server 1s\nlisten a\n bind \"127.0.0.1:${PORT-80}\"\n bogus\n");
+        Ran rejected = await FlipctlAsync("render", "--file", file, "--check");
+        Assert.Equal(2, rejected.ExitCode);
+        Assert.Contains("listen a\n bind 127.0.0.1:21000\n", rejected.Output);
+        Assert.Contains($"note: {file}:2: hard-stop-after 9s", rejected.Error);
+        Assert.Contains($"parsing [{file}:9] : unknown keyword 'bogus' in 'listen' section", rejected.Error);
+        Assert.EndsWith($"flipctl: haproxy does not accept the copy of {file}\n", rejected.Error);
+        RenderReport report = JsonSerializer.Deserialize((await FlipctlAsync("render", "--file", file, "--json")).Output, WireJson.Default.RenderReport)!;
+        Assert.Equal(file, report.Files[1].Source);
+        Assert.Single(report.Notes!.Value);
+
+        await File.WriteAllTextAsync(file, "listen a\n bind udp@:53\n bind :80 transparent\n");
+        Assert.Equal(new Ran(2, "", $"{file}:2: bind \"udp@:53\" is a UDP address; only TCP addresses can be redirected\n"
+            + $"{file}:3: bind \":80\" is transparent: it takes connections for addresses of other hosts, which cannot be redirected to a private port\n"
+            + $"flipctl: {file} cannot be copied: 2 lines stand in the way\n"), await FlipctlAsync("render", "--file", file));
     }
 
     [Fact(Timeout = Limit)]

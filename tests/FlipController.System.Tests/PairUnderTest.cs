@@ -29,6 +29,7 @@ internal sealed record PairYaml
     public string Watch { get; init; } = "{ undo: 1s }";
     public string Drain { get; init; } = "{ deadline: 1m }";
     public string Gate { get; init; } = "{ timeout: 10s }";
+    public string Continuity { get; init; } = "{}";
     /// <summary>Flip by itself when files change.</summary>
     public bool FlipsByItself { get; init; } = true;
     /// <summary>Names in the test's directory.</summary>
@@ -152,6 +153,7 @@ internal sealed class PairUnderTest : IAsyncDisposable
             gate: {{yaml.Gate}}
             watch: {{yaml.Watch}}
             drain: {{yaml.Drain}}
+            continuity: {{yaml.Continuity}}
 
         """;
 

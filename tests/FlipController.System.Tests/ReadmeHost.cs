@@ -17,6 +17,7 @@ internal sealed class ReadmeHost : IAsyncDisposable
         mkdir -p "$1/lib/haproxy" /etc/flipcontroller
         mount --bind "$1/lib" /var/lib
         mount -t tmpfs -o mode=755 tmpfs /run
+        mkdir /run/haproxy
         cp "$2/examples/quickstart/haproxy.cfg" /etc/haproxy/haproxy.cfg
         echo 'pairs: { edge: { haproxy: { config: [/etc/haproxy/haproxy.cfg] } } }' >/etc/flipcontroller/flipcontroller.yaml
         exec "$3"

@@ -12,7 +12,7 @@ public sealed record Ignored(string Why) : Decision;
 public sealed record Denied(Refusal Refusal) : Decision;
 
 /// <summary>The closed list of refusals.</summary>
-public enum Refusal { FlipUnderWay, ReturnUnderWay, NothingToReturnTo }
+public enum Refusal { FlipUnderWay, ReturnUnderWay, NothingToReturnTo, ReleaseUnderWay, AlreadyReleased, NothingToRelease, BusyForRelease }
 
 public static class Refusals
 {
@@ -20,6 +20,10 @@ public static class Refusals
     {
         Refusal.FlipUnderWay => "a flip is under way and has not moved anything yet; wait for it to end, then roll back",
         Refusal.ReturnUnderWay => "NEW connections are being returned to the previous generation already",
+        Refusal.ReleaseUnderWay => "NEW connections are being given back to the unmanaged server; wait for that to end",
+        Refusal.AlreadyReleased => "NEW connections go to the unmanaged server; say `flipctl adopt` to take them over again",
+        Refusal.NothingToRelease => "nothing was ever started, so there is nothing to give back",
+        Refusal.BusyForRelease => "a flip is under way; wait for it to end, then release",
         Refusal.NothingToReturnTo => "there is no previous generation to return to",
     };
 }
@@ -28,7 +32,8 @@ public static class Refusals
 public abstract record Effect;
 
 /// <summary>Read the files, validate, render, start at low priority. Ends in Prepared or PrepareFailed.</summary>
-public sealed record Prepare(FlipRun Run, Generation? Active) : Effect;
+/// <param name="MayTake">A front address may be one on which an unmanaged HAProxy listens.</param>
+public sealed record Prepare(FlipRun Run, Generation? Active, bool MayTake = false) : Effect;
 
 /// <summary>The gate. Ends in GatePassed or GateFailed. Replaces a proof of the same generation that is under way.</summary>
 /// <param name="Against">The generation whose servers count for parity; null: there is none to compare with.</param>
@@ -36,6 +41,12 @@ public sealed record Prove(FlipRun Run, Generation Candidate, Generation? Agains
 
 /// <summary>Point the pair's one rule at a generation. Ends in Switched or SwitchFailed.</summary>
 public sealed record Switch(Generation To, Generation? From) : Effect;
+
+/// <summary>Find the unmanaged server, or start it, and have it prove itself. Ends in FallbackProven or FallbackFailed.</summary>
+public sealed record ProveFallback(ReleaseRun Run, Generation? Active) : Effect;
+
+/// <summary>Take the pair's one rule away. Ends in Cleared or ClearFailed.</summary>
+public sealed record ClearRedirect(Generation? From) : Effect;
 
 /// <summary>
 /// Compare both sides until the undo window ends. Ends in UndoElapsed or WorseFound; stops by itself when either is gone.

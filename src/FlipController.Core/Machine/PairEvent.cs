@@ -6,6 +6,7 @@ public enum PairEventKind
 {
     FlipAsked, RollbackAsked, Prepared, PrepareFailed, GatePassed, GateFailed, Switched, SwitchFailed,
     UndoElapsed, WorseFound, GenerationDied, DrainDue, RetryDue, Restarted,
+    ReleaseAsked, FallbackProven, FallbackFailed, Cleared, ClearFailed,
 }
 
 /// <summary>Everything a pair can learn. Time, the results of effects and what a restart found enter here and nowhere else.</summary>
@@ -24,6 +25,35 @@ public sealed record RollbackAsked(DateTimeOffset At, string? Reason, long Reque
     public override PairEventKind Kind => PairEventKind.RollbackAsked;
 }
 
+/// <summary>NEW connections are to go to the unmanaged server again.</summary>
+public sealed record ReleaseAsked(DateTimeOffset At, string? Reason, long Request) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.ReleaseAsked;
+}
+
+/// <summary>The unmanaged server listens on every front address and answers.</summary>
+/// <param name="Id">The release it was asked for.</param>
+public sealed record FallbackProven(DateTimeOffset At, int Id) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.FallbackProven;
+}
+
+public sealed record FallbackFailed(DateTimeOffset At, int Id, string Why) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.FallbackFailed;
+}
+
+/// <summary>The pair's rule is gone: NEW connections go to whoever listens on the front addresses.</summary>
+public sealed record Cleared(DateTimeOffset At, HoldReport Hold, int? OldSideConnections) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.Cleared;
+}
+
+public sealed record ClearFailed(DateTimeOffset At, string Why) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.ClearFailed;
+}
+
 /// <summary>The standby is up: its process has daemonised, which HAProxy does after it has bound its listeners.</summary>
 public sealed record Prepared(DateTimeOffset At, Generation Generation) : PairEvent(At)
 {
@@ -36,7 +66,8 @@ public sealed record PrepareFailed(DateTimeOffset At, int Number, string Why, bo
     public override PairEventKind Kind => PairEventKind.PrepareFailed;
 }
 
-public sealed record GatePassed(DateTimeOffset At, int Number) : PairEvent(At)
+/// <param name="Fate">What became of the changes made on the active one's admin socket; null: there are none.</param>
+public sealed record GatePassed(DateTimeOffset At, int Number, RuntimeFate? Fate = null) : PairEvent(At)
 {
     public override PairEventKind Kind => PairEventKind.GatePassed;
 }

@@ -12,12 +12,15 @@ namespace FlipController.Core.Machine;
 ///                             (nothing moved)
 ///   Restoring: the kernel's rule is not what it should be; set again, then Steady.
 ///   Faulted:   nothing lives; Preparing again by itself, later and later, or at once when anything changes.
+///   Steady, Watching, Faulted ── release ─► Releasing ── unmanaged server proven, rule gone ─► Released ── adopt ─► Preparing
 /// </code>
 /// How each step fails:
 /// Preparing, Gating: the standby is discarded, the active generation is not touched, the reason is kept. When the active one
 /// dies meanwhile the standby goes on, measured against nothing. Switching: a refused transaction changes nothing; a standby
 /// that dies around it is left again at once. Watching: the new side dies or does worse and traffic returns; the previous dies
-/// and the window is over. Returning: a refused transaction is tried again while both live. An event that makes no sense in a
+/// and the window is over. Returning: a refused transaction is tried again while both live. Releasing: an unmanaged server that
+/// does not prove itself changes nothing. When what was adopted dies and nothing is warm, the rule goes first: NEW connections are
+/// the unmanaged server's until another generation is proven. An event that makes no sense in a
 /// state is ignored by name: a daemon that holds traffic must not crash on a surprise.
 /// </remarks>
 public static class PairMachine
@@ -58,6 +61,8 @@ public static class PairMachine
             PhaseKind.Restoring => InRestoring(s, (Restoring)s.Phase, e),
             PhaseKind.Steady => InSteady(s, e),
             PhaseKind.Faulted => InFaulted(s, e),
+            PhaseKind.Releasing => InReleasing(s, (Releasing)s.Phase, e),
+            PhaseKind.Released => InReleased(s, e),
         };
     }
 
@@ -65,6 +70,7 @@ public static class PairMachine
     {
         FlipAsked asked => Begin(s, asked.Wish, e.At, null),
         RollbackAsked => new Denied(Refusal.NothingToReturnTo),
+        ReleaseAsked => new Denied(Refusal.NothingToRelease),
         _ => Meaningless(s, e),
     };
 
@@ -94,9 +100,11 @@ public static class PairMachine
                 // The previous one is warm: back at once; the change that was being prepared waits for that.
                 return Return(WaitingAgain(s, phase.Run.Wish), undo, "returned", $"generation {died.Number} {died.How}", [], true);
             case GenerationDied died when died.Number == s.Active?.Number:
-                return new Next(s with { Active = null, Fault = DeathFault(died) }, []);
+                return Deserted(s, died, []);
             case GenerationDied died when died.Number == phase.Undo?.Previous.Number:
                 return new Next(s with { Phase = phase with { Undo = null } }, [new Unwatch()]);
+            case ReleaseAsked:
+                return new Denied(Refusal.BusyForRelease);
             default:
                 // WorseFound: the watch repeats it while it holds, and Watching acts on it if this flip fails.
                 return Meaningless(s, e);
@@ -113,7 +121,7 @@ public static class PairMachine
                 return new Denied(Refusal.FlipUnderWay);
             case GatePassed passed when passed.Number == phase.Candidate.Number:
                 return new Next(
-                    s with { Phase = new Switching(phase.Run, phase.Candidate, false) }, [new Switch(phase.Candidate, s.Active)]);
+                    s with { Phase = new Switching(phase.Run, phase.Candidate, false, passed.Fate) }, [new Switch(phase.Candidate, s.Active)]);
             case GateFailed failed when failed.Number == phase.Candidate.Number:
                 return End(s, phase.Run, null, failed.Why, e.At).Before(new Discard(phase.Candidate.Number));
             case GenerationDied died when died.Number == phase.Candidate.Number:
@@ -121,7 +129,9 @@ public static class PairMachine
                     .Before(new Discard(phase.Candidate.Number));
             case GenerationDied died when died.Number == s.Active?.Number:
                 // Nothing to compare with any more, and nobody to wait for: the standby has only itself to prove.
-                return new Next(s with { Active = null, Fault = DeathFault(died) }, [new Prove(phase.Run, phase.Candidate, null)]);
+                return Deserted(s, died, [new Prove(phase.Run, phase.Candidate, null)]);
+            case ReleaseAsked:
+                return new Denied(Refusal.BusyForRelease);
             default:
                 return Meaningless(s, e);
         }
@@ -151,6 +161,8 @@ public static class PairMachine
                 return new Next(s with { Phase = phase with { CandidateDied = true } }, []);
             case GenerationDied died when died.Number == s.Active?.Number:
                 return new Next(s with { Active = null, Fault = DeathFault(died) }, []);
+            case ReleaseAsked:
+                return new Denied(Refusal.BusyForRelease);
             default:
                 return Meaningless(s, e);
         }
@@ -175,6 +187,8 @@ public static class PairMachine
                 return new Next(s with { Phase = new Steady() }, [new Unwatch()]);
             case UndoElapsed elapsed when elapsed.Number == s.Active?.Number:
                 return RetireGeneration(s with { Phase = new Steady() }, undo.Previous, e.At).Before(new Unwatch());
+            case ReleaseAsked asked:
+                return Release(s, asked, undo);
             default:
                 return Meaningless(s, e);
         }
@@ -202,6 +216,8 @@ public static class PairMachine
                 return new Next(s with { Phase = phase with { TargetDied = true } }, []);
             case GenerationDied died when died.Number == s.Active?.Number:
                 return new Next(s with { Phase = phase with { LeftDied = true } }, []);
+            case ReleaseAsked:
+                return new Denied(Refusal.BusyForRelease);
             default:
                 return Meaningless(s, e);
         }
@@ -228,6 +244,8 @@ public static class PairMachine
                 return new Next(s with { Fault = DeathFault(died), Phase = new Restoring(ActiveDied: true) }, []);
             case GenerationDied died when died.Number == s.Active?.Number:
                 return Revive(s, DeathFault(died), e.At);
+            case ReleaseAsked:
+                return new Denied(Refusal.BusyForRelease);
             default:
                 return Meaningless(s, e);
         }
@@ -245,6 +263,8 @@ public static class PairMachine
                 return LateRollback(s, asked);
             case GenerationDied died when died.Number == s.Active?.Number:
                 return Revive(s, DeathFault(died), e.At);
+            case ReleaseAsked asked:
+                return Release(s, asked, null);
             default:
                 return Meaningless(s, e);
         }
@@ -255,8 +275,65 @@ public static class PairMachine
         FlipAsked asked => Begin(s, asked.Wish, e.At, null),
         RollbackAsked asked => LateRollback(s, asked),
         RetryDue => Begin(s, RevivalWish(s), e.At, null),
+        ReleaseAsked asked => Release(s, asked, null),
         _ => Meaningless(s, e),
     };
+
+    private static Decision InReleasing(PairState s, Releasing phase, PairEvent e)
+    {
+        switch (e)
+        {
+            case FlipAsked asked:
+                return Wait(s, asked.Wish);
+            case RollbackAsked:
+                return new Denied(Refusal.ReleaseUnderWay);
+            case ReleaseAsked asked:
+                ReleaseRun joined = phase.Run with { Requests = phase.Run.Requests.Add(asked.Request) };
+                return new Next(s with { Phase = phase with { Run = joined } }, []);
+            case FallbackProven proven when proven.Id == phase.Run.Id && !phase.IsProven:
+                return new Next(s with { Phase = phase with { IsProven = true } }, [new ClearRedirect(s.Active)]);
+            case FallbackFailed failed when failed.Id == phase.Run.Id && !phase.IsProven:
+                return Kept(s, phase, failed.Why, e.At);
+            case Cleared cleared when phase.IsProven:
+                return GivenBack(s, phase, cleared.Hold, cleared.OldSideConnections, e.At);
+            case ClearFailed failed when phase.IsProven:
+                // With nobody of ours left the unmanaged server is the only way on.
+                return s.Active is null ? TryLater(s with { Fault = failed.Why }) : Kept(s, phase, failed.Why, e.At);
+            case RetryDue when phase.IsProven:
+                return new Next(s, [new ClearRedirect(s.Active)]);
+            case UndoElapsed elapsed when phase.Undo is { } undo && s.Active?.Number == elapsed.Number:
+                return RetireGeneration(s with { Phase = phase with { Undo = null } }, undo.Previous, e.At).Before(new Unwatch());
+            case GenerationDied died when died.Number == phase.Undo?.Previous.Number:
+                return new Next(s with { Phase = phase with { Undo = null } }, [new Unwatch()]);
+            case GenerationDied died when died.Number == s.Active?.Number && phase is { IsProven: false, Undo: { } undo }:
+                string why = $"generation {died.Number} {died.How} meanwhile";
+                FlipRecord given = Ended(phase.Run, "failed", e.At, null, why);
+                return Return(s with { LastFlip = given }, undo, "returned", $"generation {died.Number} {died.How}", [], true)
+                    .Before(new Record(given), new Answer(phase.Run.Requests, given));
+            case GenerationDied died when died.Number == s.Active?.Number:
+                return new Next(s with { Active = null, Fault = DeathFault(died) }, []);
+            default:
+                return Meaningless(s, e);
+        }
+    }
+
+    private static Decision InReleased(PairState s, PairEvent e)
+    {
+        switch (e)
+        {
+            case FlipAsked { Wish.Trigger: FlipTrigger.Operator or FlipTrigger.Adopt } asked:
+                return Begin(s, asked.Wish, e.At, null);
+            case FlipAsked:
+                return new Ignored("NEW connections go to the unmanaged server");
+            case RollbackAsked:
+                return new Denied(Refusal.AlreadyReleased);
+            case ReleaseAsked asked:
+                return new Next(s, [new Answer([asked.Request],
+                    Ended(new ReleaseRun(s.LastFlipId, asked.Reason, [], null, e.At), "unchanged", e.At, null, null))]);
+            default:
+                return Meaningless(s, e);
+        }
+    }
 
     // ---- what the states share
 
@@ -266,10 +343,13 @@ public static class PairMachine
         // Two places: the standby goes where the active one is not. A warm or retiring generation may still listen there;
         // its ports are left alone (see PortBlocks).
         Slot slot = s.Active?.Slot.Other() ?? Slot.Blue;
-        var run = new FlipRun(s.LastFlipId + 1, wish, s.LastNumber + 1, slot, s.Active?.Number, at);
+        // What runs again runs with the program it had.
+        ChosenBinary? binary = wish.FromGeneration is null || wish.FromGeneration == s.LastGood ? wish.Binary ?? s.Binary
+            : wish.FromGeneration == s.BeforeLast ? s.BeforeLastBinary : null;
+        var run = new FlipRun(s.LastFlipId + 1, wish, s.LastNumber + 1, slot, s.Active?.Number, at, binary);
         return new Next(
             s with { LastNumber = run.Number, LastFlipId = run.Id, Pending = null, RetryTicket = null, Phase = new Preparing(run, undo) },
-            [new Prepare(run, s.Active)]);
+            [new Prepare(run, s.Active, s.IsAdopted || wish.Trigger == FlipTrigger.Adopt)]);
     }
 
     private static PairState Waiting(PairState s, FlipWish wish) =>
@@ -313,6 +393,12 @@ public static class PairMachine
     /// <summary>Nothing is under way: the waiting change begins, or the pair rests.</summary>
     private static Next Settle(PairState s, DateTimeOffset at)
     {
+        if (s is { IsReleased: true, Active: null })
+        {
+            return s.Pending is { Trigger: FlipTrigger.Operator or FlipTrigger.Adopt } again
+                ? Begin(s, again, at, null)
+                : new Next(s with { Pending = null, Phase = new Released() }, []);
+        }
         if (s.Pending is { } wish && !IsLive(s, wish)) return Begin(s, wish, at, null);
         s = s with { Pending = null };
         return s.Active is not null
@@ -323,7 +409,10 @@ public static class PairMachine
     private static Next Arrived(PairState s, Switching phase, Switched e)
     {
         Generation? previous = s.Active;
-        FlipRecord flip = Ended(phase.Run, "done", e.At, e.Hold, null) with { OldSideConnections = e.OldSideConnections };
+        FlipRecord flip = Ended(phase.Run, "done", e.At, e.Hold, null) with
+        {
+            OldSideConnections = e.OldSideConnections, Carried = phase.Fate?.Carried, Lost = phase.Fate?.Lost,
+        };
         ImmutableArray<Effect> told = [new Record(flip), new Answer(phase.Run.Wish.Requests, flip)];
         s = s with
         {
@@ -331,6 +420,8 @@ public static class PairMachine
             // After a late rollback the files on disk still hold what was left: a restart must not take it up again.
             LeftContent = phase.Run.Wish.Trigger == FlipTrigger.Rollback ? previous?.ContentSha256 ?? s.LeftContent : null,
             BeforeLast = previous?.Number ?? s.LastGood, LastGood = phase.Candidate.Number,
+            Binary = phase.Run.Binary, BeforeLastBinary = s.Binary,
+            IsAdopted = s.IsAdopted || phase.Run.Wish.Trigger == FlipTrigger.Adopt, IsReleased = false,
         };
         if (phase.CandidateDied)
         {
@@ -366,6 +457,7 @@ public static class PairMachine
         s = s with
         {
             Active = phase.Target, LastFlip = flip, LastGood = phase.Target.Number, BeforeLast = null, Attempts = 0,
+            Binary = s.BeforeLastBinary, BeforeLastBinary = s.Binary,
             LeftContent = left.ContentSha256,
             Fault = byItself ? $"NEW connections went back to {phase.Target}: {phase.Cause}" : null,
         };
@@ -373,7 +465,7 @@ public static class PairMachine
             return new Next(
                 s with
                 {
-                    Active = left, LastGood = left.Number, Phase = new Restoring(ActiveDied: false),
+                    Active = left, LastGood = left.Number, Binary = s.BeforeLastBinary, Phase = new Restoring(ActiveDied: false),
                     Fault = $"{phase.Target} died as NEW connections returned to it",
                 },
                 [.. told, new Switch(left, null)]);
@@ -409,8 +501,15 @@ public static class PairMachine
     {
         s = s with { Active = null, Fault = fault };
         FlipWish wish = s.Pending ?? RevivalWish(s);
-        return Begin(s, wish, at, null);
+        return Begin(s, wish, at, null).Before(ToFallback(s));
     }
+
+    /// <summary>The active one died, and another is on its way already.</summary>
+    private static Next Deserted(PairState s, GenerationDied died, ReadOnlySpan<Effect> then) =>
+        new(s with { Active = null, Fault = DeathFault(died) }, [.. ToFallback(s), .. then]);
+
+    /// <summary>Where an unmanaged server still listens, NEW connections are its own until another generation is proven.</summary>
+    private static Effect[] ToFallback(PairState s) => s.IsAdopted ? [new ClearRedirect(null)] : [];
 
     private static FlipWish RevivalWish(PairState s) =>
         new(FlipTrigger.Death, null, true, null, s.LastGood, []);
@@ -429,6 +528,46 @@ public static class PairMachine
             effects = effects.Add(new Close(oldest.Generation, $"more than {s.MaxRetired} retired generations (drain.max_retired)"));
         return new Next(s with { Retired = retired }, effects);
     }
+
+    // ---- release
+
+    private static Next Release(PairState s, ReleaseAsked asked, UndoWindow? undo)
+    {
+        var run = new ReleaseRun(s.LastFlipId + 1, asked.Reason, [asked.Request], s.Active?.Number, asked.At);
+        return new Next(
+            s with { LastFlipId = run.Id, RetryTicket = null, Phase = new Releasing(run, undo, IsProven: false) },
+            [new ProveFallback(run, s.Active)]);
+    }
+
+    /// <summary>The release came to nothing: everything stays as it was.</summary>
+    private static Next Kept(PairState s, Releasing phase, string why, DateTimeOffset at)
+    {
+        FlipRecord flip = Ended(phase.Run, "failed", at, null, why);
+        s = s with { LastFlip = flip };
+        Next next = s.Active is null ? Revive(s, s.Fault ?? why, at)
+            : phase.Undo is { } undo && s.Pending is { } wish && !IsLive(s, wish) ? Begin(s, wish, at, undo)
+            : phase.Undo is not null ? new Next(s with { Pending = null, Phase = new Watching(phase.Undo) }, [])
+            : Settle(s, at);
+        return next.Before(new Record(flip), new Answer(phase.Run.Requests, flip));
+    }
+
+    private static Next GivenBack(PairState s, Releasing phase, HoldReport hold, int? oldSideConnections, DateTimeOffset at)
+    {
+        FlipRecord flip = Ended(phase.Run, "done", at, hold, null) with { OldSideConnections = oldSideConnections };
+        Next previous = RetireGeneration(s, phase.Undo?.Previous, at);
+        Next active = RetireGeneration(previous.State, s.Active, at);
+        PairState rests = active.State with
+        {
+            Active = null, LastFlip = flip, Fault = null, Attempts = 0, RetryTicket = null, LeftContent = null,
+            LastGood = null, BeforeLast = null,
+            IsAdopted = false, IsReleased = true,
+        };
+        return Settle(rests, at).Before(
+            [new Unwatch(), .. previous.Effects, .. active.Effects, new Record(flip), new Answer(phase.Run.Requests, flip)]);
+    }
+
+    private static FlipRecord Ended(ReleaseRun run, string outcome, DateTimeOffset at, HoldReport? hold, string? error) =>
+        new(run.Id, "release", run.From, null, outcome, run.Started, (long)(at - run.Started).TotalMilliseconds, hold, run.Reason, error);
 
     private static FlipRecord Ended(FlipRun run, string outcome, DateTimeOffset at, HoldReport? hold, string? error) =>
         new(run.Id, run.Wish.Trigger.ToString().ToLowerInvariant(), run.From, run.Number, outcome, run.Started,
@@ -508,10 +647,26 @@ public static class PairMachine
                     return Begin(s, s.Pending ?? new FlipWish(FlipTrigger.Start, null, true, null, null, []), e.At, null);
                 case Steady or Restoring or Faulted:
                     return OnActive();
+                case Releasing { IsProven: true } r when e.RedirectTo is null:
+                    // The transaction was done and nobody was left to hear of it.
+                    return GivenBack(s with { Active = active }, r, new HoldReport("unknown", 0, 0, 0), null, e.At);
+                case Releasing r when active is null || e.RedirectTo == active.Number:
+                    UndoWindow? undo = Lives(r.Undo?.Previous) ? r.Undo : null;
+                    return new Next(
+                        s with { Active = active, Phase = r with { Undo = undo, IsProven = false } },
+                        [.. undo is not null && active is not null ? [new Watch(undo, active)] : (Effect[])[],
+                            new ProveFallback(r.Run, active)]);
+                case Releasing r:
+                    return WithUndo(r.Undo, keepWindow: false);
+                case Released:
+                    return new Next(s, [.. Unredirected()]);
                 default:
                     throw new UnreachableException(was.Name);
             }
         }
+
+        // A switch that nobody heard of, to a generation that is dead now.
+        Effect[] Unredirected() => e.RedirectTo is null ? [] : [new ClearRedirect(null)];
 
         Next WithUndo(UndoWindow? undo, bool keepWindow)
         {
@@ -529,6 +684,7 @@ public static class PairMachine
 
         Next OnActive()
         {
+            if (active is null && s.IsReleased) return Settle(s with { Active = null }, e.At).Before(Unredirected());
             if (active is null) return Revive(s, s.Fault ?? "nothing was found alive when the controller started", e.At);
             s = s with { Active = active };
             return e.RedirectTo == active.Number

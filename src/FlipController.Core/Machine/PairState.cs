@@ -18,12 +18,20 @@ namespace FlipController.Core.Machine;
 /// <param name="BeforeLast">The generation that was active before <paramref name="Active"/>: what a late rollback starts again.</param>
 /// <param name="LeftContent">What the generation ran that traffic went back from: seen on disk, it does not flip by itself again.</param>
 /// <param name="Fault">What is wrong now, in one sentence.</param>
+/// <param name="Binary">What an operator chose for the active generation instead of the configured program; null: nothing.</param>
+/// <param name="BeforeLastBinary">The same for <paramref name="BeforeLast"/>.</param>
+/// <param name="IsAdopted">
+/// NEW connections were taken over from an unmanaged server: it may listen on the front addresses, and gets them while nothing of
+/// ours lives.
+/// </param>
+/// <param name="IsReleased">NEW connections were given back: nothing starts by itself until an operator says so.</param>
 /// <param name="Attempts">Consecutive tries to get out of a fault; their spacing grows with it.</param>
 /// <param name="RetryTicket">The next try that counts; null: none is awaited.</param>
 public sealed record PairState(
     string Pair, int LastNumber, int LastFlipId, Generation? Active, ImmutableArray<RetiredGeneration> Retired, FlipWish? Pending,
     FlipRecord? LastFlip, int? LastGood, int? BeforeLast, string? LeftContent, string? Fault,
-    int Attempts, int? RetryTicket, int MaxRetired, Phase Phase)
+    int Attempts, int? RetryTicket, int MaxRetired, Phase Phase, ChosenBinary? Binary = null, ChosenBinary? BeforeLastBinary = null,
+    bool IsAdopted = false, bool IsReleased = false)
 {
     public static PairState Initial(string pair) =>
         new(pair, 0, 0, null, [], null, null, null, null, null, null, 0, null, 4, new Cold());
@@ -43,34 +51,46 @@ public sealed record PairState(
 /// <param name="At">When it was told to stop: the drain deadline counts from here.</param>
 public sealed record RetiredGeneration(Generation Generation, DateTimeOffset At);
 
-public enum FlipTrigger { Start, Files, Operator, Rollback, Death }
+public enum FlipTrigger { Start, Files, Operator, Rollback, Death, Adopt }
+
+/// <summary>The program of a generation where it is not the configured one.</summary>
+/// <param name="InsteadOf">What the configuration named then: once it names another program the choice is over.</param>
+public sealed record ChosenBinary(string Path, string InsteadOf);
 
 /// <summary>A flip somebody wants.</summary>
 /// <param name="ContentSha256">For <see cref="FlipTrigger.Files"/>: what the files held when the change was seen.</param>
 /// <param name="FromGeneration">Start the configuration this generation ran with, instead of the one on disk.</param>
 /// <param name="Requests">Callers who wait for the outcome.</param>
+/// <param name="Binary">Another program than the one that runs; null: the same.</param>
 public sealed record FlipWish(
-    FlipTrigger Trigger, string? Reason, bool AllowDrop, string? ContentSha256, int? FromGeneration, ImmutableArray<long> Requests)
+    FlipTrigger Trigger, string? Reason, bool AllowDrop, string? ContentSha256, int? FromGeneration, ImmutableArray<long> Requests,
+    ChosenBinary? Binary = null)
 {
     /// <summary>The newer wish wins; whoever waits for the older one gets the answer of the newer.</summary>
     public FlipWish ReplacedBy(FlipWish newer) => newer with
     {
         Requests = Requests.AddRange(newer.Requests),
         // A file change must not turn an operator's explicit flip into one that is skipped when the content is the same.
-        Trigger = Trigger == FlipTrigger.Operator ? FlipTrigger.Operator : newer.Trigger,
+        Trigger = Trigger is FlipTrigger.Operator or FlipTrigger.Adopt ? Trigger : newer.Trigger,
+        Binary = newer.Binary ?? Binary,
         AllowDrop = newer.Trigger == FlipTrigger.Files ? AllowDrop : newer.AllowDrop,
         FromGeneration = newer.FromGeneration,
     };
 }
 
 /// <summary>A flip under way: the wish and what it was given.</summary>
-public sealed record FlipRun(int Id, FlipWish Wish, int Number, Slot Slot, int? From, DateTimeOffset Started);
+/// <param name="Binary">The program to start instead of the configured one; null: the configured one.</param>
+public sealed record FlipRun(
+    int Id, FlipWish Wish, int Number, Slot Slot, int? From, DateTimeOffset Started, ChosenBinary? Binary = null);
+
+/// <summary>A release under way.</summary>
+public sealed record ReleaseRun(int Id, string? Reason, ImmutableArray<long> Requests, int? From, DateTimeOffset Started);
 
 /// <summary>The undo window: the previous generation is warm, one transaction away.</summary>
 public sealed record UndoWindow(FlipRun Run, Generation Previous, DateTimeOffset Since);
 
 [JsonConverter(typeof(JsonStringEnumConverter<PhaseKind>))]
-public enum PhaseKind { Cold, Preparing, Gating, Switching, Watching, Returning, Restoring, Steady, Faulted }
+public enum PhaseKind { Cold, Preparing, Gating, Switching, Watching, Returning, Restoring, Steady, Faulted, Releasing, Released }
 
 /// <summary>Where a pair is. Each phase carries only what it alone knows.</summary>
 [JsonPolymorphic(TypeDiscriminatorPropertyName = "phase")]
@@ -83,6 +103,8 @@ public enum PhaseKind { Cold, Preparing, Gating, Switching, Watching, Returning,
 [JsonDerivedType(typeof(Restoring), "restoring")]
 [JsonDerivedType(typeof(Steady), "steady")]
 [JsonDerivedType(typeof(Faulted), "faulted")]
+[JsonDerivedType(typeof(Releasing), "releasing")]
+[JsonDerivedType(typeof(Released), "released")]
 public abstract record Phase
 {
     [JsonIgnore] public abstract PhaseKind Kind { get; }
@@ -110,7 +132,8 @@ public sealed record Gating(FlipRun Run, Generation Candidate) : Phase
 }
 
 /// <param name="CandidateDied">It died after the switch was ordered; what the order's answer is decides what follows.</param>
-public sealed record Switching(FlipRun Run, Generation Candidate, bool CandidateDied) : Phase
+/// <param name="Fate">Kept for the flip's record.</param>
+public sealed record Switching(FlipRun Run, Generation Candidate, bool CandidateDied, RuntimeFate? Fate = null) : Phase
 {
     public override PhaseKind Kind => PhaseKind.Switching;
     public override Generation? Standby => Candidate;
@@ -143,6 +166,18 @@ public sealed record Steady : Phase { public override PhaseKind Kind => PhaseKin
 
 /// <summary>No generation lives. Tried again by itself, and at once when anything changes.</summary>
 public sealed record Faulted : Phase { public override PhaseKind Kind => PhaseKind.Faulted; }
+
+/// <summary>The unmanaged server must prove itself; then NEW connections are given back to it.</summary>
+/// <param name="Undo">An undo window that was open stays open until then.</param>
+/// <param name="IsProven">It has, and the redirect is being taken away.</param>
+public sealed record Releasing(ReleaseRun Run, UndoWindow? Undo, bool IsProven) : Phase
+{
+    public override PhaseKind Kind => PhaseKind.Releasing;
+    public override Generation? Previous => Undo?.Previous;
+}
+
+/// <summary>An unmanaged server has the NEW connections; what is connected to ours finishes.</summary>
+public sealed record Released : Phase { public override PhaseKind Kind => PhaseKind.Released; }
 
 [JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, UseStringEnumConverter = true)]
 [JsonSerializable(typeof(PairState))]

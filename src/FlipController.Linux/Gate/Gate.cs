@@ -38,7 +38,7 @@ public sealed class Gate(GateOptions options, TimeProvider time)
             ("its ports take connections", ct => ConnectsAsync(candidate, ct)),
             ("its probes are answered", ct => ProbesAsync(candidate, ct)),
             ("its servers are as healthy as the active one's", ct => ParityAsync(admin, against, ct)),
-            ("its peers are in sync", ct => PeersAsync(admin, ct)),
+            ("its peers are in sync", ct => PeersAsync(admin, against, ct)),
         ];
         using var bound = new CancellationTokenSource(options.Timeout, time);
         using var both = CancellationTokenSource.CreateLinkedTokenSource(bound.Token, stop);
@@ -165,9 +165,9 @@ public sealed class Gate(GateOptions options, TimeProvider time)
         Dictionary<(string, string), ServerState> own = here.ToDictionary(s => (s.Backend, s.Name));
         ServerState[] missing =
         [
-            // Disabled in the new file is what its writer wants; only what should be up and is not counts.
+            // Disabled or weighing nothing in the new file is what its writer wants; only what should be up and is not counts.
             .. there.Where(s => s.IsUp).Select(s => own.GetValueOrDefault((s.Backend, s.Name))).OfType<ServerState>()
-                .Where(s => s is { IsUp: false, Maintenance: false }),
+                .Where(s => s is { IsUp: false, Maintenance: false, IsDrained: false }),
         ];
         if (missing.Length == 0) return null;
         ServerState first = missing[0];
@@ -176,13 +176,22 @@ public sealed class Gate(GateOptions options, TimeProvider time)
             + $"and {first.Status} on the new one ({first.LastCheck}){more}";
     }
 
-    private static async Task<Finding> PeersAsync(AdminSocket admin, CancellationToken stop)
+    private static async Task<Finding> PeersAsync(AdminSocket admin, AdminSocket? against, CancellationToken stop)
     {
         PeersState[] behind = [.. (await admin.PeersAsync(stop)).Where(p => !p.ResyncFinished)];
+        // Only the generation before can teach what is shared between generations: without it HAProxy waits 5 s for nobody
+        // (src/peers.c, PEER_RESYNC_TIMEOUT), and one that still waits itself teaches all it has and calls it a part.
+        if (behind.FirstOrDefault(IsOurs) is { } ours)
+        {
+            PeersState? teacher = against is null ? null : (await against.PeersAsync(stop)).FirstOrDefault(IsOurs);
+            if (teacher is null || (ours.TaughtInPart && !teacher.ResyncFinished)) behind = [.. behind.Where(p => !IsOurs(p))];
+        }
         return behind.Length == 0
             ? Finding.Yes
             : Finding.NotYet($"peers section {behind[0].Section} has not finished its first synchronisation");
     }
+
+    private static bool IsOurs(PeersState peers) => peers.Section == TablePeer.Section;
 
     private static string Some(ServerState[] servers) =>
         $"server {servers[0].Backend}/{servers[0].Name}{(servers.Length > 1 ? $" and {servers.Length - 1} more have" : " has")}";

@@ -12,12 +12,17 @@ public static class HttpProbing
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(5);
 
     /// <summary>Null when the answer is what the probe expects; else why not, in one sentence.</summary>
-    public static async Task<string?> AskAsync(HttpProbe probe, IPEndPoint target, CancellationToken stop)
+    /// <param name="open">Makes the socket; null: a plain one.</param>
+    public static async Task<string?> AskAsync(
+        HttpProbe probe, IPEndPoint target, CancellationToken stop, Func<AddressFamily, Socket>? open = null)
     {
         string host = probe.Host
             ?? (target.AddressFamily == AddressFamily.InterNetworkV6 ? $"[{target.Address}]" : target.Address.ToString());
         string scheme = probe.Tls ? "https" : "http";
         string asked = $"GET {scheme}://{host}{probe.Path} on {target} for {probe.Service}";
+        // Opened here: a socket belongs to the network namespace of the thread that opens it, and the handler connects on another.
+        using Socket socket = open?.Invoke(target.AddressFamily)
+            ?? new Socket(target.AddressFamily, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
         using var handler = new SocketsHttpHandler
         {
             AllowAutoRedirect = false, UseProxy = false, UseCookies = false,
@@ -29,17 +34,8 @@ public static class HttpProbing
             },
             ConnectCallback = async (_, ct) =>
             {
-                var socket = new Socket(target.AddressFamily, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
-                try
-                {
-                    await socket.ConnectAsync(target, ct);
-                    return new NetworkStream(socket, ownsSocket: true);
-                }
-                catch
-                {
-                    socket.Dispose();
-                    throw;
-                }
+                await socket.ConnectAsync(target, ct);
+                return new NetworkStream(socket, ownsSocket: true);
             },
         };
         using var client = new HttpClient(handler) { Timeout = s_patience };

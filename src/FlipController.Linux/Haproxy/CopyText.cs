@@ -5,9 +5,10 @@ namespace FlipController.Linux.Haproxy;
 
 /// <summary>The texts of the copy: the user's lines, with what becomes of some of them.</summary>
 /// <param name="heads">Lines of ours to begin a file with, by the file's number.</param>
+/// <param name="more">Lines for our own file, whose last section is <c>global</c>.</param>
 internal sealed class CopyText(
     SlotPlace place, IReadOnlyList<SourceFile> files, IReadOnlyDictionary<PlacedLine, LineChange> changes,
-    IReadOnlyDictionary<int, string> heads)
+    IReadOnlyDictionary<int, string> heads, string more)
 {
     public ImmutableArray<RenderedFile> Files(ImmutableArray<PlacedLine> lines)
     {
@@ -34,7 +35,7 @@ internal sealed class CopyText(
                 max-spread-checks 500ms
 
             """.ReplaceLineEndings("\n");
-        return new($"{place.Directory}/{Projection.OwnFile}", null, Encoding.Latin1.GetBytes(text), []);
+        return new($"{place.Directory}/{Projection.OwnFile}", null, Encoding.Latin1.GetBytes(text + more), []);
     }
 
     private RenderedFile Copy(int file, ReadOnlySpan<PlacedLine> lines)
@@ -102,6 +103,9 @@ internal sealed class LineChange
     /// <summary>Writes other text in the place of a part of a word that stands in the line just so.</summary>
     public void ReplacePart(Word word, int from, int to, string text) =>
         _edits.Add(new(word.SourceOf(from), word.SourceOf(to - 1) + 1, text));
+
+    /// <summary>Writes more words at the end of the line, before its comment.</summary>
+    public void Append(Word last, string text) => _edits.Add(new(last.End, last.End, text));
 
     public void Say(string now, string before) => Said.Add((now, before));
 

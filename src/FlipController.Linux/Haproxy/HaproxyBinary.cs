@@ -89,10 +89,11 @@ public static class HaproxyBinary
     /// an address that is in use is not found here; large certificate stores take their time.
     /// </summary>
     public static async Task<HaproxyCheck> CheckAsync(
-        string binary, IEnumerable<string> files, string localPeer, string directory,
+        string binary, IEnumerable<string> files, string? localPeer, string directory,
         IReadOnlyDictionary<string, string>? environment = null, CancellationToken cancellation = default)
     {
-        var command = new ChildProcess(binary, ["-c", "-L", localPeer, .. files.SelectMany(f => new[] { "-f", f })])
+        var command = new ChildProcess(
+            binary, ["-c", .. localPeer is null ? [] : new[] { "-L", localPeer }, .. files.SelectMany(f => new[] { "-f", f })])
         {
             WorkingDirectory = directory, Polite = true, Timeout = TimeSpan.FromMinutes(2),
             Environment = environment ?? ImmutableDictionary<string, string>.Empty,

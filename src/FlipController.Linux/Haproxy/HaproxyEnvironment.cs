@@ -68,11 +68,13 @@ internal sealed class HaproxyEnvironment
     /// <summary>Whether it is set, to whatever.</summary>
     public bool? IsDefined(string name) => _values.ContainsKey(name) ? true : IsKnown(name) ? false : null;
 
-    public void Set(string name, string value, bool overwrite = true)
+    /// <param name="value">Null: to what is not known.</param>
+    public void Set(string name, string? value, bool overwrite = true)
     {
         if (!overwrite && (_values.ContainsKey(name) || !IsKnown(name))) return;
-        _unknown.Remove(name);
-        _values[name] = value;
+        Unset(name);
+        if (value is null) _unknown.Add(name);
+        else _values[name] = value;
     }
 
     public void Unset(string name)

@@ -8,14 +8,20 @@ using FlipController.Linux.State;
 
 namespace FlipController.Linux.Haproxy;
 
-/// <summary>Where one generation lives under the runtime directory: RUNTIME/PAIR/gNNNNN/ and, beside it, gNNNNN.sock.</summary>
+/// <summary>
+/// Where one generation lives under the runtime directory: RUNTIME/PAIR/gNNNNN/, which is private, and beside it its sockets:
+/// gNNNNN.sock, ours, and gNNNNN.1.sock and so on, the user's own.
+/// </summary>
 public sealed record GenerationPlace(string Runtime, string Pair, int Number)
 {
-    private string Name => string.Create(CultureInfo.InvariantCulture, $"g{Number:00000}");
+    internal string Name => string.Create(CultureInfo.InvariantCulture, $"g{Number:00000}");
 
     public string Directory => Path.Combine(Runtime, Pair, Name);
 
     public string AdminSocket => Path.Combine(Runtime, Pair, Name + ".sock");
+
+    /// <summary>The user's own stats socket, from 1 on in the order of the files.</summary>
+    public string StatsSocket(int number) => Path.ChangeExtension(AdminSocket, string.Create(CultureInfo.InvariantCulture, $".{number}.sock"));
 
     public string PidFile => Path.Combine(Directory, "haproxy.pid");
 
@@ -39,7 +45,10 @@ public sealed record GenerationPlace(string Runtime, string Pair, int Number)
         {
             // It is gone, or goes at this moment: a sweep and the end of a generation may meet here.
         }
-        if (System.IO.Directory.Exists(Path.Combine(Runtime, Pair))) File.Delete(AdminSocket);
+        if (!System.IO.Directory.Exists(Path.Combine(Runtime, Pair))) return;
+        File.Delete(AdminSocket);
+        foreach (string socket in System.IO.Directory.EnumerateFiles(Path.Combine(Runtime, Pair), Name + ".*.sock")) File.Delete(socket);
+        StatsLinks.Forget(this);
     }
 
     /// <summary>Numbers of every generation that has a directory in the pair's place.</summary>
@@ -64,7 +73,7 @@ public sealed partial record Instance(string Binary, RenderedConfiguration Confi
     /// <summary>Writes the copy, readable by its owner only: it may name passwords.</summary>
     public void WriteFiles()
     {
-        AtomicFile.EnsurePrivateDirectory(Path.Combine(Place.Runtime, Place.Pair));
+        AtomicFile.EnsurePassableDirectory(Path.Combine(Place.Runtime, Place.Pair));
         Place.Remove();
         AtomicFile.EnsurePrivateDirectory(Place.Directory);
         foreach (RenderedFile file in Configuration.Files) AtomicFile.Write(file.Path, file.Content);
@@ -89,7 +98,7 @@ public sealed partial record Instance(string Binary, RenderedConfiguration Confi
     public async Task<ProcessIdentity> StartAsync(CancellationToken stop)
     {
         var command = new ChildProcess(Binary,
-            ["-D", "-p", Place.PidFile, "-L", Configuration.LocalPeer, .. Configuration.Files.SelectMany(f => new[] { "-f", f.Path })])
+            ["-D", "-p", Place.PidFile, .. Configuration.LocalPeerOption, .. Configuration.Files.SelectMany(f => new[] { "-f", f.Path })])
         {
             WorkingDirectory = WorkingDirectory, Polite = true, Timeout = s_startTimeout, Environment = Environment,
         };
@@ -136,7 +145,7 @@ public sealed partial record Instance(string Binary, RenderedConfiguration Confi
     }
 
     /// <summary>What a person must read of it: the alerts if there are any, at most five lines.</summary>
-    private static string Told(string output)
+    internal static string Told(string output)
     {
         string[] lines = [.. output.Split('\n').Select(l => l.Trim()).Where(l => l.Length > 0)];
         string[] alerts = [.. lines.Where(l => l.StartsWith("[ALERT]", StringComparison.Ordinal))];

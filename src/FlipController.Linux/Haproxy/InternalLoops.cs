@@ -124,6 +124,9 @@ internal sealed class InternalLoops
 
     private static IEnumerable<Target> Server(ConfigurationLine line, int index)
     {
+        // In another namespace, or from where a proxy stands, an address is another one.
+        for (int i = index + 1; i < line.Words.Length; i++)
+            if (line[i] is "namespace" or "socks4") return [];
         Target[] address = [.. Address(line, index)];
         return line.Words.Length > index + 1 && address.Length > 0
             ? address.Concat(Parameters(line, index + 1, address[0].Socket))
@@ -139,7 +142,7 @@ internal sealed class InternalLoops
         {
             switch (line[i])
             {
-                case "addr" or "agent-addr" or "socks4":
+                case "addr" or "agent-addr":
                     foreach (Target target in Address(line, i + 1))
                     {
                         yield return target;

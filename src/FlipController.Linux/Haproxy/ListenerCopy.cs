@@ -146,7 +146,7 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
 
     private string? OwnPlaceOf(SocketAddress socket) => socket.Kind switch
     {
-        AddressKind.Unix => copy.Under($"stats-{++_statsSockets}.sock"),
+        AddressKind.Unix => copy.StatsSocket(++_statsSockets),
         AddressKind.Abstract => copy.Beside(socket.Text),
         _ => null,
     };

@@ -12,6 +12,15 @@ public sealed partial record PeersState(string Section, bool Disabled, bool Resy
     // either name: PEERS_F_RESYNC_LOCAL|PEERS_F_RESYNC_REMOTE, then PEERS_F_RESYNC_{LOCAL,REMOTE}_FINISHED.
     private const uint ResyncFinishedFlags = 0x3;
 
+    // PEERS_F_RESYNC_REMOTEPARTIAL (2.4 to 2.9), PEERS_F_DBG_RESYNC_REMOTEPARTIAL (3.0 on); neither's bit is used by the other.
+    private const uint TaughtInPartFlags = 0x00000800 | 0x08000000;
+
+    /// <summary>
+    /// A peer has taught all it had, while it was itself waiting for somebody to learn from: so in a section's first 5 s
+    /// (PEER_RESYNC_TIMEOUT).
+    /// </summary>
+    public bool TaughtInPart { get; init; }
+
     public static ImmutableArray<PeersState> Parse(string answer)
     {
         var sections = ImmutableArray.CreateBuilder<PeersState>();
@@ -21,7 +30,10 @@ public sealed partial record PeersState(string Section, bool Disabled, bool Resy
             {
                 uint flags = uint.Parse(section.Groups["flags"].ValueSpan, NumberStyles.HexNumber, CultureInfo.InvariantCulture);
                 sections.Add(new(section.Groups["id"].Value, section.Groups["disabled"].Value != "0",
-                    (flags & ResyncFinishedFlags) == ResyncFinishedFlags, []));
+                    (flags & ResyncFinishedFlags) == ResyncFinishedFlags, [])
+                {
+                    TaughtInPart = (flags & TaughtInPartFlags) != 0,
+                });
             }
             else if (sections.Count > 0 && PeerLine().Match(line) is { Success: true } peer)
             {

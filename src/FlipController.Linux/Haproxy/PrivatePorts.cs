@@ -50,7 +50,8 @@ internal sealed class PrivatePorts(PortBlock block, IReadOnlySet<int> taken)
         int? through = null;
         foreach (var (service, given) in _given)
         {
-            if (service.Port != port) continue;
+            // What is bound to a device hears nothing that this host says to itself.
+            if (service.Port != port || given.Interface is not (null or "lo")) continue;
             // What listens on the very address comes before what listens on every one.
             if (service.Address.Equals(address)) return given.Port;
             if (service.IsWildcard && IPAddress.IsLoopback(address)

@@ -1,5 +1,6 @@
 using System.Collections.Immutable;
 using System.Diagnostics.CodeAnalysis;
+using System.Globalization;
 using FlipController.Core;
 
 namespace FlipController.Linux.Haproxy;
@@ -12,8 +13,13 @@ public sealed record SourceFile(string Path, byte[] Content);
 /// <param name="AdminSocket">The path of our own stats socket.</param>
 /// <param name="TakenPorts">Ports of the block that something else still holds.</param>
 /// <param name="LocalPeer">What HAProxy's -L would say: the name under which this host stands in <c>peers</c> sections.</param>
+/// <param name="Tables">Where it stands among the generations that share their stick tables; null: tables stay separate.</param>
 public sealed record SlotPlace(
-    string Directory, string AdminSocket, PortBlock Ports, IReadOnlySet<int> TakenPorts, string LocalPeer);
+    string Directory, string AdminSocket, PortBlock Ports, IReadOnlySet<int> TakenPorts, string LocalPeer, TablePeer? Tables = null)
+{
+    /// <summary>The path of the user's own stats socket <paramref name="number"/>, from 1: beside ours, where others can reach it.</summary>
+    public string StatsSocket(int number) => Path.ChangeExtension(AdminSocket, string.Create(CultureInfo.InvariantCulture, $".{number}.sock"));
+}
 
 /// <summary>A copy, or every reason why there is none.</summary>
 public sealed record ProjectionResult(RenderedConfiguration? Configuration, ImmutableArray<ConfigurationFault> Faults)
@@ -26,7 +32,7 @@ public sealed record ProjectionResult(RenderedConfiguration? Configuration, Immu
 /// Makes a slot's copy of the user's HAProxy configuration, so that two processes with the same configuration live side by side:
 /// <code>
 ///   user                          copy
-///   (nothing)                     DIR/0-flipcontroller.cfg   our stats socket
+///   (nothing)                     DIR/0-flipcontroller.cfg   our stats socket, our peers section
 ///   /etc/haproxy/haproxy.cfg      DIR/1-haproxy.cfg          every front address on a private port,
 ///   /etc/haproxy/more.cfg         DIR/2-more.cfg             sockets and files both would write under DIR
 /// </code>

@@ -9,10 +9,15 @@ namespace FlipController.Linux.Haproxy;
 
 /// <summary>A slot's own copy of the user's configuration: the files to write and to pass to HAProxy with -f, in this order.</summary>
 /// <param name="Services">In the order in which the private ports were handed out.</param>
-/// <param name="LocalPeer">The name to pass with -L: the copy has no <c>localpeer</c> any more, and no <c>pidfile</c> beside -p.</param>
+/// <param name="LocalPeer">
+/// The name to pass with -L: the copy has no <c>localpeer</c> any more, and no <c>pidfile</c> beside -p. Null: it is in our own file.
+/// </param>
 public sealed record RenderedConfiguration(
-    ImmutableArray<RenderedFile> Files, ImmutableArray<ServicePort> Services, string LocalPeer)
+    ImmutableArray<RenderedFile> Files, ImmutableArray<ServicePort> Services, string? LocalPeer)
 {
+    /// <summary>The option that goes with the files, or none.</summary>
+    public IEnumerable<string> LocalPeerOption => LocalPeer is null ? [] : ["-L", LocalPeer];
+
     /// <summary>Where each service comes from, in the order of the files; one that is bound twice is here twice.</summary>
     public ImmutableArray<RenderedBind> Binds { get; init; } = [];
 

@@ -45,6 +45,7 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place,
             else listeners.Copy(section, settings.GetValueOrDefault(section));
             states.Copy(section, settings.GetValueOrDefault(section));
         }
+        string shared = place.Tables is { } self ? SharedTables.Share(this, user.Sections, settings, self) : "";
         if (_faults.Count == 0 && !listeners.HasFront)
             _faults.Add(new(files.Count > 0 ? files[0].Path : "", 1, "haproxy",
                 "no frontend or listen section binds a TCP address; there is nothing to move connections to"));
@@ -54,8 +55,8 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place,
         loops.Follow(user.Sections);
         ProjectionNotes.Collect(this, user.Sections);
         foreach (PlacedLine placed in user.Lines) KeepItsPlace(placed);
-        var text = new CopyText(place, files, _changes, DefaultPaths.Of(this, user.Sections));
-        return new(new RenderedConfiguration(text.Files(user.Lines), Ports.Services, LocalPeer)
+        var text = new CopyText(place, files, _changes, DefaultPaths.Of(this, user.Sections), shared);
+        return new(new RenderedConfiguration(text.Files(user.Lines), Ports.Services, shared == "" ? LocalPeer : null)
         {
             Binds = listeners.Binds,
             Notes = [.. _notes.OrderBy(n => FileNumber(n.File)).ThenBy(n => n.Line).Distinct()],
@@ -81,6 +82,8 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place,
 
     /// <summary>A path in the slot's own directory.</summary>
     public string Under(string name) => HaproxyEnvironment.Bytes($"{place.Directory}/{name}");
+
+    public string StatsSocket(int number) => HaproxyEnvironment.Bytes(place.StatsSocket(number));
 
     /// <summary>A path or name beside the user's own that is this generation's: what can reach the one can reach the other.</summary>
     public string Beside(string path) => HaproxyEnvironment.Bytes($".{place.Directory[(place.Directory.LastIndexOf('/') + 1)..]}") is var suffix

@@ -85,6 +85,9 @@ public sealed class StatRow(IReadOnlyDictionary<string, int> columns, ImmutableA
 public sealed record ServerState(
     string Backend, string Name, string Status, bool IsUp, bool HasCheck, bool FirstCheckDone, bool Maintenance, string LastCheck)
 {
+    /// <summary>Healthy, but a person, an agent or a weight of 0 keeps new connections away (src/stats.c, stats_fill_sv_stats).</summary>
+    public bool IsDrained => Status.StartsWith("DRAIN", StringComparison.Ordinal);
+
     public static ImmutableArray<ServerState> Of(IEnumerable<StatRow> rows)
     {
         var servers = rows.Where(r => r.Kind == StatKind.Server).ToList();

@@ -136,8 +136,8 @@ internal sealed class ConfigurationReading(string localPeer, HaproxySurroundings
         switch (line[0])
         {
             case "setenv" or "presetenv" when line[2] != "":
-                if (line.Words[1].IsUnknown || line.Words[2].IsUnknown) break;
-                _environment.Set(line[1], line[2], line[0] == "setenv");
+                if (line.Words[1].IsUnknown) break;
+                _environment.Set(line[1], line.Words[2].IsUnknown ? null : line[2], line[0] == "setenv");
                 break;
             case "unsetenv":
                 for (int i = 1; i < line.Count; i++) _environment.Unset(line[i]);

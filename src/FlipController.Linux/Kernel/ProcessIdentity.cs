@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Runtime.InteropServices;
+using System.Text.Json.Serialization;
 using FlipController.Core;
 
 namespace FlipController.Linux.Kernel;
@@ -20,6 +21,7 @@ public sealed record ProcessIdentity(int Pid, long StartTicks, string BootId)
         Stat.Read(pid) is { IsDead: false } stat ? new ProcessIdentity(pid, stat.StartTicks, CurrentBootId) : null;
 
     /// <summary>A zombie is dead: it serves nobody and waits only for its parent.</summary>
+    [JsonIgnore]
     public bool IsAlive => BootId == CurrentBootId && Stat.Read(Pid) is { IsDead: false } stat && stat.StartTicks == StartTicks;
 
     /// <summary>Sends a signal to this process, never to one that got its pid later. False: it is dead.</summary>

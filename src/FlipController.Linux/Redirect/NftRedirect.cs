@@ -77,6 +77,9 @@ public sealed class NftRedirect : IDisposable
     public static string Describe(string pair, int number, uint mark, uint mask, ImmutableArray<ServicePort> ports) =>
         NftRuleset.AddGeneration(pair, number, mark, mask, ports);
 
+    /// <summary>The commands of a flip to it.</summary>
+    public static string DescribeSwitch(string pair, int number) => NftRuleset.Switch(pair, number);
+
     /// <summary>Makes a generation's chain, to which nothing leads yet. Fails when it exists (EEXIST).</summary>
     public void AddGeneration(string pair, int number, uint mark, uint mask, ImmutableArray<ServicePort> ports)
     {

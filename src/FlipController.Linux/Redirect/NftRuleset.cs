@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Net;
 using System.Text;
 using FlipController.Core;
+using FlipController.Linux.Gate;
 
 namespace FlipController.Linux.Redirect;
 
@@ -10,7 +11,8 @@ namespace FlipController.Linux.Redirect;
 //   hook prerouting -105 ──┐  fib daddr type local                                      generation-edge-7
 //                          ├────────────────────> services ── opening SYN ──> pair-edge ──goto──> each service: set the
 //   hook output     -105 ──┘                         │        (jump)          ONE rule,           connection's mark, DNAT to
-//   (local clients)                                  │                        A FLIP REPLACES IT  its private port
+//   (local clients; our                              │                        A FLIP REPLACES IT  its private port
+//   marked probes pass by)                           │
 //                                                    └─ ... jump to the next pair when nothing matched
 //                                                                             generation-edge-6
 //                                                                             (still there: the undo, and whom it serves stay)
@@ -54,6 +56,8 @@ internal static class NftRuleset
         foreach (string hook in (string[])["prerouting", "output"])
         {
             Line($"flush chain {Table} {hook}");
+            // What this host sends with our mark meets the front address itself: proof of whoever listens there, past the redirect.
+            if (hook == "output") Line($"add rule {Table} {hook} meta mark 0x{PassingSocket.Mark:x8} return");
             Line($"add rule {Table} {hook} fib daddr type local jump {Services}");
         }
         Line($"flush chain {Table} {Services}");

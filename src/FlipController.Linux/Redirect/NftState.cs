@@ -1,14 +1,16 @@
 using System.Collections.Immutable;
 using System.Text.Json;
 using FlipController.Core;
+using FlipController.Linux.Gate;
 
 namespace FlipController.Linux.Redirect;
 
 /// <summary>What of ours is in the kernel.</summary>
 /// <param name="BaseComplete">The hooks are there and lead to the services; false also when nothing is there at all.</param>
-public sealed record NftState(bool BaseComplete, ImmutableSortedDictionary<string, NftPairState> Pairs)
+/// <param name="ProbesPass">What this host sends with <see cref="PassingSocket.Mark"/> is not redirected; not so in tables of earlier versions.</param>
+public sealed record NftState(bool BaseComplete, bool ProbesPass, ImmutableSortedDictionary<string, NftPairState> Pairs)
 {
-    public static NftState Nothing { get; } = new(false, ImmutableSortedDictionary<string, NftPairState>.Empty);
+    public static NftState Nothing { get; } = new(false, false, ImmutableSortedDictionary<string, NftPairState>.Empty);
 
     /// <summary>NEW connections for this pair really go to a generation: every step from the hooks to its chain is there.</summary>
     public int? Active(string pair) =>
@@ -18,6 +20,7 @@ public sealed record NftState(bool BaseComplete, ImmutableSortedDictionary<strin
     internal static NftState Parse(JsonElement root)
     {
         HashSet<string> hooked = [];
+        bool probesPass = false;
         HashSet<string> jumped = [];
         Dictionary<string, int?> active = new(StringComparer.Ordinal);
         Dictionary<(string Pair, int Number), List<JsonElement>> generations = [];
@@ -37,7 +40,7 @@ public sealed record NftState(bool BaseComplete, ImmutableSortedDictionary<strin
                 ports.TryGetValue("blue", out PortBlock blue) ? blue : null,
                 ports.TryGetValue("green", out PortBlock green) ? green : null);
         }
-        return new NftState(hooked.IsSupersetOf(["prerouting", "output"]), pairs.ToImmutable());
+        return new NftState(hooked.IsSupersetOf(["prerouting", "output"]), probesPass, pairs.ToImmutable());
 
         void Chain(string name)
         {
@@ -50,6 +53,8 @@ public sealed record NftState(bool BaseComplete, ImmutableSortedDictionary<strin
             if (chain is "prerouting" or "output")
             {
                 if (Target(rule, "jump") == NftRuleset.Services) hooked.Add(chain);
+                // Before the jump, or it comes too late.
+                else if (chain == "output" && !hooked.Contains(chain)) probesPass |= ReturnsMarked(rule);
             }
             else if (chain == NftRuleset.Services)
             {
@@ -85,6 +90,18 @@ public sealed record NftState(bool BaseComplete, ImmutableSortedDictionary<strin
             if (expression.TryGetProperty(verb, out JsonElement target)) return target.GetProperty("target").GetString();
         }
         return null;
+    }
+
+    private static bool ReturnsMarked(JsonElement rule)
+    {
+        bool marked = false;
+        foreach (JsonElement expression in rule.GetProperty("expr").EnumerateArray())
+        {
+            if (expression.TryGetProperty("match", out JsonElement match) && match.GetProperty("right") is { ValueKind: JsonValueKind.Number } right)
+                marked |= match.GetProperty("left").TryGetProperty("meta", out _) && right.GetInt64() == PassingSocket.Mark;
+            if (expression.TryGetProperty("return", out _)) return marked;
+        }
+        return false;
     }
 
     private static PortBlock? Ports(JsonElement rule)

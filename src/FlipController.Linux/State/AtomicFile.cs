@@ -33,6 +33,26 @@ public static partial class AtomicFile
     public static void EnsurePrivateDirectory(string path) =>
         Directory.CreateDirectory(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
 
+    /// <summary>Makes a directory that others may pass through to what they know the name of, but not list.</summary>
+    public static void EnsurePassableDirectory(string path)
+    {
+        EnsurePrivateDirectory(path);
+        // Said again, for one that was made private once, and against the umask.
+        File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute
+            | UnixFileMode.GroupExecute | UnixFileMode.OtherExecute);
+    }
+
+    /// <summary>A symbolic link that names the old target or the new one at every instant. It need not last through a power cut.</summary>
+    public static void Link(string path, string target)
+    {
+        string temporary = Path.Combine(Path.GetDirectoryName(path)!, $".{Path.GetFileName(path)}.new");
+        File.Delete(temporary);
+        File.CreateSymbolicLink(temporary, target);
+        // File.Move looks at the link's target first.
+        if (Rename(temporary, path) != 0)
+            throw new IOException($"cannot name {temporary} {path}: {Marshal.GetLastPInvokeErrorMessage()}");
+    }
+
     private static void SyncDirectory(string directory)
     {
         const int readOnly = 0, closeOnExec = 0x80000; // O_RDONLY, O_CLOEXEC: asm-generic/fcntl.h
@@ -42,6 +62,9 @@ public static partial class AtomicFile
 
     [LibraryImport("libc", EntryPoint = "open", StringMarshalling = StringMarshalling.Utf8, SetLastError = true)]
     private static partial int Open(string path, int flags);
+
+    [LibraryImport("libc", EntryPoint = "rename", StringMarshalling = StringMarshalling.Utf8, SetLastError = true)]
+    private static partial int Rename(string from, string to);
 
     [LibraryImport("libc", EntryPoint = "fsync", SetLastError = true)]
     private static partial int Fsync(SafeFileHandle handle);

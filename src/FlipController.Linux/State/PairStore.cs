@@ -1,19 +1,22 @@
 using System.Collections.Immutable;
+using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using FlipController.Core;
 using FlipController.Core.Machine;
+using FlipController.Linux.Unmanaged;
 
 namespace FlipController.Linux.State;
 
 /// <summary>
 /// What one pair keeps on disk, STATE/pairs/NAME: state.json (the machine's state), history.jsonl (a flip a line; a later line
-/// with the same id replaces the earlier), generations/N.json (the files generation N was made from).
+/// with the same id replaces the earlier), generations/N.json (the files generation N was made from), adoption.json (the unmanaged
+/// HAProxy that NEW connections were taken over from), peers.key.
 /// </summary>
 public sealed class PairStore
 {
-    private const int LongestHistory = 1000;
+    private const int LongestHistory = 1000, PeersKeyLength = 16;
     private readonly string _directory;
 
     public PairStore(string stateDirectory, string pair)
@@ -27,6 +30,10 @@ public sealed class PairStore
     private string StatePath => Path.Combine(_directory, "state.json");
 
     private string HistoryPath => Path.Combine(_directory, "history.jsonl");
+
+    private string PeersKeyPath => Path.Combine(_directory, "peers.key");
+
+    private string AdoptionPath => Path.Combine(_directory, "adoption.json");
 
     private string SnapshotPath(int number) => Path.Combine(_directory, "generations", $"{number}.json");
 
@@ -48,6 +55,18 @@ public sealed class PairStore
 
     public void Save(PairState state) =>
         AtomicFile.Write(StatePath, JsonSerializer.SerializeToUtf8Bytes(state, PairStateJson.Default.PairState));
+
+    /// <summary>
+    /// What the pair's generations know each other by when they share stick tables; made when it is first asked for. Whoever knows it
+    /// and is on this host can read the tables and write into them.
+    /// </summary>
+    public string PeersKey()
+    {
+        if (File.Exists(PeersKeyPath) && File.ReadAllText(PeersKeyPath) is { Length: PeersKeyLength } known) return known;
+        string key = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(PeersKeyLength / 2));
+        AtomicFile.Write(PeersKeyPath, Encoding.ASCII.GetBytes(key));
+        return key;
+    }
 
     public void Append(FlipRecord flip)
     {
@@ -92,6 +111,14 @@ public sealed class PairStore
         }
     }
 
+    public void SaveAdoption(Adoption adoption) =>
+        AtomicFile.Write(AdoptionPath, JsonSerializer.SerializeToUtf8Bytes(adoption, PairStoreJson.Default.Adoption));
+
+    /// <summary>Null: nothing was ever adopted.</summary>
+    public Adoption? ReadAdoption() => File.Exists(AdoptionPath)
+        ? JsonSerializer.Deserialize(File.ReadAllBytes(AdoptionPath), PairStoreJson.Default.Adoption)
+        : null;
+
     public void SaveSnapshot(int number, Snapshot snapshot) =>
         AtomicFile.Write(SnapshotPath(number), JsonSerializer.SerializeToUtf8Bytes(snapshot, PairStoreJson.Default.Snapshot));
 
@@ -117,7 +144,14 @@ public sealed record Snapshot(
 
 public sealed record SnapshotFile(string Path, byte[] Content);
 
+/// <param name="Haproxy">Null: none was found yet, only <paramref name="Unit"/> is known.</param>
+/// <param name="ToldToStop">It is to stop listening once the pair has the NEW connections; written before it is told.</param>
+/// <param name="Unit">The systemd unit an operator named for giving back.</param>
+/// <param name="Services">The front addresses it is about.</param>
+public sealed record Adoption(UnmanagedHaproxy? Haproxy, bool ToldToStop, string? Unit, ImmutableArray<Service> Services);
+
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
 [JsonSerializable(typeof(FlipRecord))]
+[JsonSerializable(typeof(Adoption))]
 [JsonSerializable(typeof(Snapshot))]
 internal sealed partial class PairStoreJson : JsonSerializerContext;

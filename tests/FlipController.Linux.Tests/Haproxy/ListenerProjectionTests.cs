@@ -64,7 +64,7 @@ public sealed class ListenerProjectionTests
         Assert.Equal("""
             global
              stats socket ipv4@127.0.0.1:21000 level admin
-             stats socket /run/fc/g00007/stats-1.sock mode 660
+             stats socket /run/fc/g00007.1.sock mode 660
              stats socket abns@stats.g00007
             listen a
              bind :21001

@@ -50,8 +50,8 @@ public sealed class ProjectionTests
             # the edge, ümläut
             global
             	daemon
-            	stats socket /run/fc/blue/stats-1.sock mode 660 level admin # kept
-            	stats  socket   /run/fc/blue/stats-2.sock
+            	stats socket /run/fc/blue/admin.1.sock mode 660 level admin # kept
+            	stats  socket   /run/fc/blue/admin.2.sock
             # 	pidfile /run/haproxy.pid
             	log /dev/log local0
             defaults

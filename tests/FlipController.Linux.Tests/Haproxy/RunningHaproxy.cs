@@ -63,9 +63,9 @@ internal sealed class RunningHaproxy : IDisposable
 
     public void SoftStop() => Assert.Equal(0, kill(Pid, 10)); // SIGUSR1, asm-generic/signal.h
 
-    private async Task<RunningHaproxy> RunAsync(IEnumerable<string> files, string localPeer)
+    private async Task<RunningHaproxy> RunAsync(IEnumerable<string> files, string? localPeer)
     {
-        process = Process.Start(new ProcessStartInfo("haproxy", ["-db", "-q", "-L", localPeer, .. files.SelectMany(f => new[] { "-f", f })])
+        process = Process.Start(new ProcessStartInfo("haproxy", ["-db", "-q", .. localPeer is null ? [] : new[] { "-L", localPeer }, .. files.SelectMany(f => new[] { "-f", f })])
         {
             RedirectStandardError = true,
         })!;

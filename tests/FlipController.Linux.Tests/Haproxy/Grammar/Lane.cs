@@ -42,7 +42,7 @@ internal sealed class Lane : IDisposable
         Directory.CreateDirectory($"{directory}/slot");
         foreach (RenderedFile file in copy.Files) await File.WriteAllBytesAsync(file.Path, file.Content, cancellation);
         foreach (ServerStateFile state in copy.ServerStateFiles) state.Provide(directory);
-        string[] options = ["-L", copy.LocalPeer, .. Options(copy.Files.Select(f => f.Path))];
+        string[] options = [.. copy.LocalPeerOption, .. Options(copy.Files.Select(f => f.Path))];
         ChildOutcome after = await HaproxyAsync(directory, environment, ["-c", .. options], cancellation);
         if (after.ExitCode != 0) return [$"HAProxy does not take the copy: {copy.Explain(after.Output)}"];
         string[] warned = [.. Warnings(before.Output)], warnedNow = [.. Warnings(copy.Explain(after.Output))];

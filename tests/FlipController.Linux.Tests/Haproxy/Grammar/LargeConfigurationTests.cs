@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Globalization;
 using System.Text;
 using FlipController.Core;
@@ -29,6 +30,21 @@ public sealed class LargeConfigurationTests
         GrammarCase row = GrammarCase.Moved("large", Large(), LargeServices);
         Assert.InRange(row.Files[0].Text.Count(c => c == '\n'), 5000, 5100);
         await RunsAsync(row);
+    }
+
+    /// <summary>The microbenchmarks have the figure, some 20 ms; here it is the best of a few, since others are at work too.</summary>
+    [Fact]
+    public void It_is_projected_in_less_than_three_tenths_of_a_second()
+    {
+        GrammarCase row = GrammarCase.Moved("large", Large());
+        TimeSpan best = Enumerable.Range(0, 5).Min(_ =>
+        {
+            var watch = Stopwatch.StartNew();
+            Assert.True(row.Render("/srv/x").IsRendered);
+            return watch.Elapsed;
+        });
+        TestContext.Current.TestOutputHelper?.WriteLine($"{best.TotalMilliseconds:0.0} ms");
+        Assert.InRange(best, TimeSpan.Zero, TimeSpan.FromMilliseconds(300));
     }
 
     [Fact(Timeout = 60_000)]

@@ -66,7 +66,7 @@ public sealed class MutationTests
         foreach (var (file, source) in copy.Files.Skip(1).Zip(files)) CopyToTheByte.Check(source, file);
         // The copy's own front addresses are the private ports and nothing else.
         ProjectionResult again = Projection.Render([.. copy.Files.Skip(1).Select(f => new SourceFile(f.Path, f.Content))],
-            new SlotPlace("/run/c", "/run/c/admin", PortsOfCopies, new HashSet<int>(), copy.LocalPeer), Surroundings(null));
+            new SlotPlace("/run/c", "/run/c/admin", PortsOfCopies, new HashSet<int>(), copy.LocalPeer!), Surroundings(null));
         Assert.True(again.IsRendered, $"{again.Faults.FirstOrDefault()}");
         Assert.Equal(copy.Services.Select(s => s.PrivatePort).Distinct().Order(), again.Configuration.Services.Select(s => s.Service.Port).Distinct().Order());
         return true;

@@ -1,0 +1,143 @@
+using System.Collections.Immutable;
+using System.Globalization;
+using FlipController.Core;
+using FlipController.Linux.Kernel;
+
+namespace FlipController.Linux.Unmanaged;
+
+/// <param name="WasListening">False: it had stopped before, or was gone.</param>
+/// <param name="Alive">It still runs, to finish what it has.</param>
+/// <param name="Connections">Whom it still serves on the front ports; of an older run that finishes, too.</param>
+/// <param name="Notes">What the operator should know; for instance a parent that may start it again when it has ended.</param>
+public sealed record StoppedHaproxy(
+    bool WasListening, bool Alive, ImmutableArray<HeldConnections> Connections, ImmutableArray<string> Notes);
+
+/// <summary>
+/// Tells an unmanaged HAProxy to finish: its open connections stay, it takes no new ones. To be called when NEW connections go
+/// elsewhere. Every step can be taken again, by whoever comes after one that was killed.
+/// </summary>
+public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
+{
+    private const int SoftStop = 10; // SIGUSR1: HAProxy's management.txt, 4
+    private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(20);
+
+    /// <summary>A SYN-ACK is sent five times, the last time after 31 s, and given up after 63 (tcp(7), tcp_synack_retries).</summary>
+    public TimeSpan OpeningBound { get; init; } = TimeSpan.FromSeconds(64);
+
+    /// <summary>With SYN cookies the kernel keeps nothing of a connection that is being opened: time for a round trip and a repetition.</summary>
+    public TimeSpan CookieGrace { get; init; } = TimeSpan.FromSeconds(3);
+
+    public TimeSpan StopBound { get; init; } = TimeSpan.FromSeconds(10);
+
+    /// <summary>How long to look whether something starts it again when it has ended: runit and docker do within a second.</summary>
+    public TimeSpan ReturnWatch { get; init; } = TimeSpan.FromSeconds(2);
+
+    /// <param name="ourPids">The generations' processes.</param>
+    /// <param name="progress">Told what is waited for.</param>
+    /// <exception cref="FlipException">It does not stop, or is brought back; traffic is not touched by either.</exception>
+    public async Task<StoppedHaproxy> RunAsync(
+        UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services, IReadOnlySet<int> ourPids, Action<string> progress,
+        CancellationToken stop)
+    {
+        // The parent is known only while its child lives.
+        string? supervisor = haproxy.Unit is null ? Supervisor(haproxy) : null;
+        if (haproxy.Unit is { } unit && haproxy.Main.IsAlive) await systemd.LetFinishAsync(unit, stop);
+        bool listened = Listens(haproxy, services);
+        if (listened)
+        {
+            await OpenedAsync(haproxy, services, progress, stop);
+            // A signal by pidfd and not `systemctl kill`: it reaches the very process that was found, and needs no version of systemctl
+            // (--kill-whom was --kill-who before 252). A master hands it on to its workers and ends with the last of them.
+            foreach (ProcessIdentity process in Leaders(haproxy)) process.Signal(SoftStop);
+            await QuietAsync(haproxy, services, stop);
+        }
+        await NobodyAsync(haproxy, services, ourPids, supervisor, listened, stop);
+        ImmutableArray<string> notes = supervisor is not null && haproxy.Main.IsAlive
+            ? [$"{supervisor} is the parent of {haproxy}: if it supervises it, it will start it again when its last connection has ended; "
+                + "tell it not to"]
+            : [];
+        return new StoppedHaproxy(listened, haproxy.Main.IsAlive, UnmanagedSearch.Connections(services, ourPids), notes);
+    }
+
+    /// <summary>One with a master is told through it; one without (older ones have several processes, nbproc) each for itself.</summary>
+    private static ImmutableArray<ProcessIdentity> Leaders(UnmanagedHaproxy haproxy) =>
+        haproxy.IsMasterWorker ? [haproxy.Main] : haproxy.Listening;
+
+    /// <summary>Its own processes now: a reload has made new workers since it was found.</summary>
+    internal static ImmutableArray<ProcessIdentity> Processes(UnmanagedHaproxy haproxy) => haproxy.Main.IsAlive
+        ? [.. HaproxyProcess.All().Where(p => p.Main().Identity == haproxy.Main).Select(p => p.Identity).Union(haproxy.Listening.Where(p => p.IsAlive))]
+        : [.. haproxy.Listening.Where(p => p.IsAlive)];
+
+    internal static bool Listens(UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services)
+    {
+        var listeners = UnmanagedSearch.Listeners(services);
+        if (listeners.Count == 0) return false;
+        HashSet<uint> inodes = [.. listeners.Select(l => l.Socket.Inode)];
+        return Processes(haproxy).Any(p => ProcessSockets.Inodes(p.Pid).Overlaps(inodes));
+    }
+
+    /// <summary>
+    /// Until nobody is in the middle of opening a connection: what is in SYN_RECV or not accepted yet when a listener closes is reset.
+    /// </summary>
+    private async Task OpenedAsync(
+        UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services, Action<string> progress, CancellationToken stop)
+    {
+        long began = time.GetTimestamp();
+        bool told = false;
+        while (time.GetElapsedTime(began) < OpeningBound)
+        {
+            int opening = Opening(services);
+            bool cookies = SynCookies.Sent() > 0 && time.GetElapsedTime(began) < CookieGrace;
+            if (opening == 0 && !cookies) return;
+            if (!told) progress($"{haproxy} is not told to stop before {(opening > 0 ? opening : "some")} connections have been opened");
+            told = true;
+            await Task.Delay(s_pause, time, stop);
+        }
+        progress($"{haproxy} is told to stop although {Opening(services)} connections are still being opened; whoever opens one now is reset");
+    }
+
+    private static int Opening(IReadOnlyCollection<Service> services)
+    {
+        HashSet<int> ports = [.. services.Select(s => s.Port)];
+        using var sockets = new SockDiag();
+        int halfOpen = sockets.HandshakesByPort(new PortBlock(ports.Min(), ports.Max() - ports.Min() + 1))
+            .Where(p => ports.Contains(p.Key)).Sum(p => p.Value);
+        return halfOpen + (int)UnmanagedSearch.Listeners(services).Sum(l => l.Socket.ReceiveQueue);
+    }
+
+    private async Task QuietAsync(UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services, CancellationToken stop)
+    {
+        long began = time.GetTimestamp();
+        while (Listens(haproxy, services))
+        {
+            if (time.GetElapsedTime(began) > StopBound)
+                throw new FlipException($"{haproxy} was told to stop (SIGUSR1) and still listens after {Durations.Format(StopBound)}; "
+                    + "NEW connections go to the pair all the same. Look at its log; a `grace` in its configuration would explain it");
+            await Task.Delay(s_pause, time, stop);
+        }
+    }
+
+    /// <summary>Whatever brings it back does so when it has ended, or never.</summary>
+    private async Task NobodyAsync(
+        UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services, IReadOnlySet<int> ourPids, string? supervisor, bool justStopped,
+        CancellationToken stop)
+    {
+        long began = time.GetTimestamp();
+        while (true)
+        {
+            UnmanagedFinding now = await new UnmanagedSearch(systemd).FindAsync(services, ourPids, stop);
+            if (now.Haproxy is { } back)
+                throw new FlipException($"{haproxy} was stopped, and {UnmanagedSearch.About(back.Main.Pid)} listens on "
+                    + $"{string.Join(", ", now.Served.Concat(now.Unserved).Take(3))} again: {supervisor ?? Supervisor(back) ?? "something"} "
+                    + "brings it back. NEW connections go to the pair all the same. Tell whatever starts it not to, and adopt again");
+            if (haproxy.Main.IsAlive || !justStopped || time.GetElapsedTime(began) >= ReturnWatch) return;
+            await Task.Delay(s_pause * 5, time, stop);
+        }
+    }
+
+    /// <summary>The parent of its main process, when that is not whoever inherits orphans.</summary>
+    private static string? Supervisor(UnmanagedHaproxy haproxy) =>
+        haproxy.Main.IsAlive && HaproxyProcess.Read(haproxy.Main.Pid) is { Parent: > 1 } main
+            ? UnmanagedSearch.About(main.Parent)
+            : null;
+}
