@@ -14,7 +14,7 @@ internal sealed class Departure(PairEdge edge)
     // A SYN-ACK is sent five times, the last time after 31 s, and given up after 63 (tcp(7), tcp_synack_retries).
     private static readonly TimeSpan s_longestOpening = TimeSpan.FromSeconds(64);
 
-    private readonly long _cookiesAtStart = SynCookies.Sent();
+    private readonly long _unkeptAtStart = UnkeptSyns.Count();
 
     /// <summary>
     /// Soft stop, once nobody is in the middle of opening a connection: what is in SYN_RECV or not accepted yet when a listener closes
@@ -74,12 +74,12 @@ internal sealed class Departure(PairEdge edge)
     }
 
     /// <summary>
-    /// With SYN cookies there is no socket for a half-open connection; conntrack still knows it. Asking it costs a walk over every
-    /// entry of the host, which clients notice, so it is asked only when cookies have been sent.
+    /// With SYN cookies there is no socket for a half-open connection, nor for one whose SYN was dropped and comes again; conntrack
+    /// still knows it. Asking it costs a walk over every entry of the host, which clients notice, so it is asked only when there were such.
     /// </summary>
     private int Remembered(Generation generation)
     {
-        if (SynCookies.Sent() == _cookiesAtStart) return 0;
+        if (UnkeptSyns.Count() == _unkeptAtStart) return 0;
         using Conntrack? conntrack = Conntrack.Open();
         return conntrack?.Count(edge.Mark.ValueOf(generation.Tag), edge.Mark.Mask)?.Opening ?? 0;
     }

@@ -1,3 +1,7 @@
+using System.Buffers.Binary;
+using System.Net;
+using System.Net.NetworkInformation;
+
 namespace FlipController.Linux.Kernel;
 
 /// <param name="Live">In SYN_SENT, SYN_RECV or ESTABLISHED: somebody may still be served.</param>
@@ -13,6 +17,8 @@ public readonly record struct ConntrackCounts(int Live, int Opening, int All);
 public sealed class Conntrack : IDisposable
 {
     private const ushort Get = 1 << 8 | 1; // NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET
+    private const ushort TupleOriginal = 1; // CTA_TUPLE_ORIG
+    private const ushort TupleReply = 2; // CTA_TUPLE_REPLY
     private const ushort ProtocolInfo = 4; // CTA_PROTOINFO
     private const ushort ProtocolInfoTcp = 1; // CTA_PROTOINFO_TCP
     private const ushort TcpState = 1; // CTA_PROTOINFO_TCP_STATE
@@ -66,6 +72,57 @@ public sealed class Conntrack : IDisposable
         }
     }
 
+    /// <summary>
+    /// Connections in the middle of being opened to these ports of this host that nothing redirects: a SYN that is sent again goes
+    /// there. A walk over every entry of the host. Null when ctnetlink is not there to be asked.
+    /// </summary>
+    public int? OpeningTo(IReadOnlySet<int> ports)
+    {
+        HashSet<IPAddress> local = [.. NetworkInterface.GetAllNetworkInterfaces().SelectMany(i => i.GetIPProperties().UnicastAddresses)
+            .Select(a => new IPAddress(a.Address.GetAddressBytes()))]; // without the zone of a link-local one
+        Span<byte> buffer = stackalloc byte[32];
+        NetlinkMessage message = new(buffer, Get, NetlinkFlags.None);
+        message.Header(0u);
+        try
+        {
+            return _netlink.Dump("count conntrack entries", message, () => new int[1], (count, _, payload) =>
+            {
+                ReadOnlySpan<byte> entry = payload[4..];
+                if (Tally.Tcp(entry) is not (SynSent or SynReceived or SynSent2)) return;
+                if (End(entry, TupleOriginal, destination: true) is not { } to || !ports.Contains(to.Port)) return;
+                // The reply comes from where it was sent to: no NAT.
+                if (to.Equals(End(entry, TupleReply, destination: false)) && (IPAddress.IsLoopback(to.Address) || local.Contains(to.Address))) count[0]++;
+            })[0];
+        }
+        catch (KernelException e) when (e.Errno is Errno.Invalid or Errno.NotSupported)
+        {
+            return null;
+        }
+    }
+
+    private static IPEndPoint? End(ReadOnlySpan<byte> entry, ushort tuple, bool destination)
+    {
+        IPAddress? address = null;
+        int port = -1;
+        NetlinkAttributes outer = new(entry);
+        while (outer.Next())
+        {
+            if (outer.Type != tuple) continue;
+            NetlinkAttributes parts = new(outer.Value);
+            while (parts.Next())
+            {
+                NetlinkAttributes fields = new(parts.Value);
+                while (fields.Next())
+                {
+                    // CTA_TUPLE_IP: CTA_IP_V4_SRC, V4_DST, V6_SRC, V6_DST; CTA_TUPLE_PROTO: CTA_PROTO_NUM, SRC_PORT, DST_PORT.
+                    if (parts.Type == 1 && fields.Type is >= 1 and <= 4 && fields.Type % 2 == 0 == destination) address = new IPAddress(fields.Value);
+                    if (parts.Type == 2 && fields.Type == (destination ? 3 : 2)) port = BinaryPrimitives.ReadUInt16BigEndian(fields.Value);
+                }
+            }
+        }
+        return address is null || port < 0 ? null : new IPEndPoint(address, port);
+    }
+
     private sealed class Tally
     {
         internal int Live, Opening, All;
@@ -79,7 +136,7 @@ public sealed class Conntrack : IDisposable
         }
 
         /// <summary>Null for an entry that is not TCP.</summary>
-        private static byte? Tcp(ReadOnlySpan<byte> entry)
+        internal static byte? Tcp(ReadOnlySpan<byte> entry)
         {
             NetlinkAttributes outer = new(entry);
             while (outer.Next())

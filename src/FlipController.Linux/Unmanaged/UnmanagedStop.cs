@@ -25,9 +25,6 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
     /// <summary>A SYN-ACK is sent five times, the last time after 31 s, and given up after 63 (tcp(7), tcp_synack_retries).</summary>
     public TimeSpan OpeningBound { get; init; } = TimeSpan.FromSeconds(64);
 
-    /// <summary>With SYN cookies the kernel keeps nothing of a connection that is being opened: time for a round trip and a repetition.</summary>
-    public TimeSpan CookieGrace { get; init; } = TimeSpan.FromSeconds(3);
-
     public TimeSpan StopBound { get; init; } = TimeSpan.FromSeconds(10);
 
     /// <summary>How long to look whether something starts it again when it has ended: runit and docker do within a second.</summary>
@@ -81,17 +78,18 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
         UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services, Action<string> progress, CancellationToken stop)
     {
         long began = time.GetTimestamp();
-        bool told = false;
+        TimeSpan pause = s_pause;
+        int opening = Opening(services);
+        if (opening == 0) return;
+        progress($"{haproxy} is not told to stop before {opening} connections have been opened");
         while (time.GetElapsedTime(began) < OpeningBound)
         {
-            int opening = Opening(services);
-            bool cookies = SynCookies.Sent() > 0 && time.GetElapsedTime(began) < CookieGrace;
-            if (opening == 0 && !cookies) return;
-            if (!told) progress($"{haproxy} is not told to stop before {(opening > 0 ? opening : "some")} connections have been opened");
-            told = true;
-            await Task.Delay(s_pause, time, stop);
+            await Task.Delay(pause, time, stop);
+            opening = Opening(services);
+            if (opening == 0) return;
+            if (pause < s_again) pause *= 2;
         }
-        progress($"{haproxy} is told to stop although {Opening(services)} connections are still being opened; whoever opens one now is reset");
+        progress($"{haproxy} is told to stop although {opening} connections are still being opened; whoever opens one now is reset");
     }
 
     private static int Opening(IReadOnlyCollection<Service> services)
@@ -100,7 +98,11 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
         using var sockets = new SockDiag();
         int halfOpen = sockets.HandshakesByPort(new PortBlock(ports.Min(), ports.Max() - ports.Min() + 1))
             .Where(p => ports.Contains(p.Key)).Sum(p => p.Value);
-        return halfOpen + (int)UnmanagedSearch.Listeners(services).Sum(l => l.Socket.ReceiveQueue);
+        int known = halfOpen + (int)UnmanagedSearch.Listeners(services).Sum(l => l.Socket.ReceiveQueue);
+        // A walk over every connection of the host, which clients notice: only where some have left no socket.
+        if (known > 0 || UnkeptSyns.Count() == 0) return known;
+        using Conntrack? conntrack = Conntrack.Open();
+        return conntrack?.OpeningTo(ports) ?? 0;
     }
 
     /// <summary>

@@ -48,7 +48,7 @@ internal sealed class UnmanagedHost : IDisposable
 
     internal UnmanagedStop Stop { get; } = new(new Systemd("/bin/false", "/nowhere"), TimeProvider.System)
     {
-        CookieGrace = TimeSpan.Zero, ReturnWatch = TimeSpan.FromMilliseconds(300),
+        ReturnWatch = TimeSpan.FromMilliseconds(300),
     };
 
     internal UnmanagedStart Start { get; } = new(new Systemd("/bin/false", "/nowhere"), TimeProvider.System)

@@ -110,10 +110,45 @@ public sealed class UnmanagedStopTests
         host.Connect();
         var impatient = new UnmanagedStop(new Systemd("/bin/false", "/nowhere"), TimeProvider.System)
         {
-            OpeningBound = TimeSpan.FromMilliseconds(200), CookieGrace = TimeSpan.Zero, ReturnWatch = TimeSpan.Zero,
+            OpeningBound = TimeSpan.FromMilliseconds(200), ReturnWatch = TimeSpan.Zero,
         };
         Assert.True((await host.StopAsync(haproxy, impatient)).WasListening);
         Assert.Contains("is told to stop although 1 connections are still being opened", host.Progress[^1]);
+    }
+
+    [Fact(Timeout = 60000)]
+    public async Task A_syn_that_found_the_accept_queue_full_is_still_expected_where_it_went()
+    {
+        using var host = new UnmanagedHost();
+        // Connections are tracked from now on, as they are beside a pair.
+        host.Netns.Exec("nft", "add table inet track; add chain inet track c { type nat hook output priority -105; }; "
+            + "add rule inet track c ct state new counter");
+        using Socket full = host.Netns.Run(() =>
+        {
+            var listener = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+            listener.Bind(new System.Net.IPEndPoint(System.Net.IPAddress.Any, 7));
+            listener.Listen(1); // takes two, as sk_acceptq_is_full has it
+            return listener;
+        });
+        host.Connect();
+        host.Connect();
+        using Socket waiting = host.Netns.Run(() =>
+        {
+            var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { Blocking = false };
+            try { socket.Connect("10.9.0.1", 7); }
+            catch (SocketException e) when (e.SocketErrorCode is SocketError.WouldBlock or SocketError.InProgress) { }
+            return socket;
+        });
+        await Eventually.True(() => host.Netns.Run(() => UnkeptSyns.Count() > 0), TimeSpan.FromSeconds(5), () => "nothing was dropped");
+        int? opening = host.Netns.Run(() =>
+        {
+            using Conntrack conntrack = Conntrack.Open()!;
+            Assert.Equal(0, conntrack.OpeningTo(new HashSet<int> { 80 }));
+            using var sockets = new SockDiag();
+            Assert.Empty(sockets.HandshakesByPort(new PortBlock(7, 1)));
+            return conntrack.OpeningTo(new HashSet<int> { 7, 80 });
+        });
+        Assert.Equal(1, opening);
     }
 
     [Fact(Timeout = 60000)]

@@ -136,7 +136,7 @@ public sealed class UnmanagedUnitTests
     {
         var systemd = new StandInSystemd(host);
         return (systemd,
-            new UnmanagedStop(systemd.Systemd, TimeProvider.System) { CookieGrace = TimeSpan.Zero, ReturnWatch = TimeSpan.FromMilliseconds(500) },
+            new UnmanagedStop(systemd.Systemd, TimeProvider.System) { ReturnWatch = TimeSpan.FromMilliseconds(500) },
             new UnmanagedStart(systemd.Systemd, TimeProvider.System) { ListenBound = TimeSpan.FromSeconds(10) });
     }
 
