@@ -19,7 +19,7 @@ public sealed record GrammarCase(string Name, ImmutableArray<(string Name, strin
 
     public const string LocalPeer = "lb1";
 
-    /// <summary>Text before every file's own, which is not written out in the table.</summary>
+    /// <summary>What HAProxy is started with.</summary>
     public ImmutableDictionary<string, string> Environment { get; init; } = ImmutableDictionary<string, string>.Empty;
 
     /// <summary>The first HAProxy that takes it, for instance 3.0; null: all that are supported.</summary>
@@ -27,8 +27,6 @@ public sealed record GrammarCase(string Name, ImmutableArray<(string Name, strin
 
     /// <summary>Why HAProxy itself is not asked about it.</summary>
     public string? NotForHaproxy { get; init; }
-
-    public bool IsRefused => Expected.Length > 0 && Expected[0].Contains(": haproxy: ", StringComparison.Ordinal);
 
     public override string ToString() => Name;
 

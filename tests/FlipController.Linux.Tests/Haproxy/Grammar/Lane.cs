@@ -9,7 +9,7 @@ namespace FlipController.Linux.Tests.Haproxy.Grammar;
 /// <summary>A namespace in which one HAProxy after another runs, the original of a configuration and then its copy.</summary>
 internal sealed class Lane : IDisposable
 {
-    public const string OriginalRefused = "HAProxy does not take the original";
+    public const string OriginalRefused = "HAProxy does not take the original", OriginalUnstarted = "the original does not start";
 
     private readonly Netns netns = Netns.Create();
 
@@ -48,9 +48,11 @@ internal sealed class Lane : IDisposable
         string[] warned = [.. Warnings(before.Output)], warnedNow = [.. Warnings(copy.Explain(after.Output))];
         if (warnedNow.Length > warned.Length) faults.Add($"HAProxy warns of the copy: {string.Join("; ", warnedNow.Except(warned))}");
 
-        Listening? ofOriginal = await RunAsync(directory, environment, original, faults, cancellation);
-        Listening? ofCopy = await RunAsync(directory, environment, options, faults, cancellation);
-        if (ofOriginal is not null && ofCopy is not null) faults.AddRange(ofCopy.Faults(copy, ofOriginal, $"{directory}/slot"));
+        (Listening? ofOriginal, string said) = await RunAsync(directory, environment, original, cancellation);
+        if (ofOriginal is null) return [.. faults, $"{OriginalUnstarted}: {said}"];
+        (Listening? ofCopy, said) = await RunAsync(directory, environment, options, cancellation);
+        if (ofCopy is null) faults.Add($"the copy does not start: {said}");
+        else faults.AddRange(ofCopy.Faults(copy, ofOriginal, $"{directory}/slot"));
         return faults;
     }
 
@@ -61,15 +63,14 @@ internal sealed class Lane : IDisposable
         }.RunAsync(cancellation);
 
     /// <summary>Starts it, looks where it listens, and ends it.</summary>
-    private async Task<Listening?> RunAsync(
-        string directory, IReadOnlyDictionary<string, string> environment, IEnumerable<string> options, List<string> faults, CancellationToken cancellation)
+    /// <returns>Null, and what it said: it does not start.</returns>
+    private async Task<(Listening? Listening, string Said)> RunAsync(
+        string directory, IReadOnlyDictionary<string, string> environment, IEnumerable<string> options, CancellationToken cancellation)
     {
         ChildOutcome start = await HaproxyAsync(directory, environment, ["-D", "-p", $"{directory}/pid", .. options], cancellation);
         try
         {
-            if (start.ExitCode == 0) return netns.Run(Listening.Now);
-            faults.Add($"it does not start: {start.Output}");
-            return null;
+            return start.ExitCode == 0 ? (netns.Run(Listening.Now), "") : (null, start.Output);
         }
         finally
         {

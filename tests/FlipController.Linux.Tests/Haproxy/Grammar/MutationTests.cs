@@ -93,7 +93,8 @@ public sealed class MutationTests
                 await File.WriteAllBytesAsync(files[0].Path, content);
                 IReadOnlyList<string> wrong = await lane.JudgeAsync(files, result, directory.Path, Mutation.Environment, TestContext.Current.CancellationToken);
                 if (wrong.Count == 0) Interlocked.Increment(ref accepted);
-                foreach (string fault in wrong.Where(f => !f.StartsWith(Lane.OriginalRefused, StringComparison.Ordinal))) faults.Add($"seed {seed}: {fault}\n{Encoding.Latin1.GetString(content)}\n");
+                foreach (string fault in wrong.Where(f => !f.StartsWith(Lane.OriginalRefused, StringComparison.Ordinal)
+                    && !f.StartsWith(Lane.OriginalUnstarted, StringComparison.Ordinal))) faults.Add($"seed {seed}: {fault}\n{Encoding.Latin1.GetString(content)}\n");
             }
         })));
         Assert.True(faults.IsEmpty, string.Join('\n', faults.Order()));
