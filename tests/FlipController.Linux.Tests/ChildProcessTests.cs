@@ -105,4 +105,15 @@ public sealed class ChildProcessTests
         Assert.Equal(verdict, check.Verdict);
         if (verdict == HaproxyVerdict.Invalid) Assert.Contains($"parsing [{directory.File("a.cfg")}:2] : unknown keyword 'bogus'", check.Output);
     }
+
+    [Theory(Timeout = 20_000)]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Variables_are_given_beside_our_own(bool polite)
+    {
+        var command = new ChildProcess("env", []) { Polite = polite, Environment = new Dictionary<string, string> { ["FLIP_A"] = "b c\n$D" } };
+        string said = (await command.SucceedAsync(Cancellation)).StandardOutput;
+        Assert.Contains("FLIP_A=b c\n$D\n", said);
+        Assert.Contains("PATH=", said);
+    }
 }

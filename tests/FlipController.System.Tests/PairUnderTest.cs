@@ -34,6 +34,8 @@ internal sealed record PairYaml
     public bool FlipsByItself { get; init; } = true;
     /// <summary>Names in the test's directory.</summary>
     public string[] AlsoWatch { get; init; } = [];
+    /// <summary>More of <c>haproxy:</c>, a comma first; {dir} is the test's directory.</summary>
+    public string Haproxy { get; init; } = "";
 }
 
 /// <summary>
@@ -151,7 +153,7 @@ internal sealed class PairUnderTest : IAsyncDisposable
         runtime: {{Files["run"]}}
         pairs:
           {{Name}}:
-            haproxy: { config: [{{ConfigFile}}], watch: {{(yaml.FlipsByItself ? "true" : "false")}}, settle: 10ms, also_watch: [{{string.Join(", ", yaml.AlsoWatch.Select(n => Files[n]))}}] }
+            haproxy: { config: [{{ConfigFile}}], watch: {{(yaml.FlipsByItself ? "true" : "false")}}, settle: 10ms, also_watch: [{{string.Join(", ", yaml.AlsoWatch.Select(n => Files[n]))}}]{{yaml.Haproxy.Replace("{dir}", Files.Path, StringComparison.Ordinal)}} }
             gate: {{yaml.Gate}}
             watch: {{yaml.Watch}}
             drain: {{yaml.Drain}}

@@ -39,7 +39,9 @@ public sealed partial record HaproxyBuild(HaproxyVersion Version, ImmutableHashS
         : (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':', StringSplitOptions.RemoveEmptyEntries)
             .Select(d => Existing(Path.Combine(d, binary))).FirstOrDefault(p => p is not null);
 
-    private static string? Existing(string path) => File.Exists(path) ? path : null;
+    // Of a link the file behind it: an upgrade replaces that, and leaves the link as it is.
+    private static string? Existing(string path) =>
+        File.Exists(path) ? File.ResolveLinkTarget(path, returnFinalTarget: true)?.FullName ?? path : null;
 
     [GeneratedRegex(@"^Feature list :(.*)$", RegexOptions.Multiline)]
     private static partial Regex FeatureList();

@@ -11,8 +11,8 @@ namespace FlipController.Linux.Haproxy;
 internal sealed class HaproxyEnvironment
 {
     private readonly Dictionary<string, string> _values = new(StringComparer.Ordinal);
-    // HAProxy sets these, but to what is not known.
-    private readonly HashSet<string> _unknown = new(StringComparer.Ordinal);
+    // Not known, or known to be set, but to what is not known.
+    private readonly HashSet<string> _unknown = new(StringComparer.Ordinal), _hidden = new(StringComparer.Ordinal);
     private readonly HashSet<string> _unset = new(StringComparer.Ordinal);
     private bool _isKnown;
 
@@ -33,11 +33,11 @@ internal sealed class HaproxyEnvironment
             _values.TryAdd("HAPROXY_STARTUP_VERSION", version.Text);
             _values["HAPROXY_BRANCH"] = $"{version.Major}.{version.Minor}";
         }
-        if (version is null || version.IsAtLeast(2, 8))
-            _unknown.UnionWith([
-                "HAPROXY_HTTP_LOG_FMT", "HAPROXY_HTTPS_LOG_FMT", "HAPROXY_TCP_LOG_FMT", "HAPROXY_HTTP_CLF_LOG_FMT",
-                "HAPROXY_TCP_CLF_LOG_FMT", "HAPROXY_KEYLOG_FC_LOG_FMT", "HAPROXY_KEYLOG_BC_LOG_FMT",
-            ]);
+        string[] formats = ["HAPROXY_HTTP_LOG_FMT", "HAPROXY_HTTPS_LOG_FMT", "HAPROXY_TCP_LOG_FMT"];
+        string[] newer = ["HAPROXY_HTTP_CLF_LOG_FMT", "HAPROXY_TCP_CLF_LOG_FMT", "HAPROXY_KEYLOG_FC_LOG_FMT", "HAPROXY_KEYLOG_BC_LOG_FMT"];
+        if (version is null || version.IsAtLeast(3, 0)) _unknown.UnionWith(newer);
+        if (version is null) _unknown.UnionWith(formats);
+        else if (version.IsAtLeast(2, 8)) _hidden.UnionWith(formats);
         DropsEmptyLists = version is null || version.IsAtLeast(3, 2);
     }
 
@@ -63,23 +63,24 @@ internal sealed class HaproxyEnvironment
         return value is not null || IsKnown(name);
     }
 
-    private bool IsKnown(string name) => !_unknown.Contains(name) && (_isKnown || _unset.Contains(name));
+    private bool IsKnown(string name) => !_unknown.Contains(name) && !_hidden.Contains(name) && (_isKnown || _unset.Contains(name));
 
     /// <summary>Whether it is set, to whatever.</summary>
-    public bool? IsDefined(string name) => _values.ContainsKey(name) ? true : IsKnown(name) ? false : null;
+    public bool? IsDefined(string name) => _values.ContainsKey(name) || _hidden.Contains(name) ? true : IsKnown(name) ? false : null;
 
     /// <param name="value">Null: to what is not known.</param>
     public void Set(string name, string? value, bool overwrite = true)
     {
         if (!overwrite && (_values.ContainsKey(name) || !IsKnown(name))) return;
         Unset(name);
-        if (value is null) _unknown.Add(name);
+        if (value is null) _hidden.Add(name);
         else _values[name] = value;
     }
 
     public void Unset(string name)
     {
         _unknown.Remove(name);
+        _hidden.Remove(name);
         _unset.Add(name);
         _values.Remove(name);
     }
@@ -90,6 +91,7 @@ internal sealed class HaproxyEnvironment
         foreach (string name in _values.Keys.Where(n => !names.Contains(n)).ToList()) _values.Remove(name);
         if (!_isKnown) _unknown.UnionWith(names.Where(n => !_values.ContainsKey(n) && !_unset.Contains(n)));
         _unknown.IntersectWith(names);
+        _hidden.IntersectWith(names);
         _isKnown = true;
     }
 

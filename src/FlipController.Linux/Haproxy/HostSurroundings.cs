@@ -36,7 +36,7 @@ public static class HostSurroundings
             Environment = host.Environment!.Concat(variables).GroupBy(v => v.Key).ToDictionary(v => v.Key, v => v.Last().Value),
             Build = build,
             // What the program is does not change while it runs, and what the environment is never gets there.
-            Condition = condition => s_answers.GetOrAdd((build, condition), key => Ask(binary, key.Item2)),
+            Condition = condition => !build.Version.IsAtLeast(2, 5) ? null : s_answers.GetOrAdd((build, condition), key => Ask(binary, key.Item2)),
         };
     }
 

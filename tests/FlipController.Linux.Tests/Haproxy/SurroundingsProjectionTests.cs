@@ -63,7 +63,7 @@ public sealed class SurroundingsProjectionTests
     public void What_a_newer_HAProxy_says_of_itself_is_known_when_it_is()
     {
         HaproxySurroundings newer = Bare with { Build = Bare.Build! with { Version = HaproxyVersion.Parse("HAProxy version 3.2.1")! } };
-        const string text = ".if streq(\"$HAPROXY_BRANCH\",3.2)\nlisten a\n bind :80\n.endif\nlisten b\n bind :81\n";
+        const string text = ".if streq(\"$HAPROXY_BRANCH\",3.2) && defined(HAPROXY_TCP_LOG_FMT)\nlisten a\n bind :80\n.endif\nlisten b\n bind :81\n";
         Assert.Equal(2, Of(text, newer).Services.Length);
         Assert.Single(Of(text).Services);
         Assert.Equal(["2: bind \"${HAPROXY_TCP_LOG_FMT}:80\" holds a variable whose value is not known here; write the value itself"],
