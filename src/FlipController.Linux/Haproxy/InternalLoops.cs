@@ -65,8 +65,14 @@ internal sealed class InternalLoops
                 }
     }
 
-    private static string KeyOf(SocketAddress socket, string prefix) =>
-        socket.Kind == AddressKind.Abstract ? $"\0{socket.Path}" : prefix + socket.Path;
+    private static string KeyOf(SocketAddress socket, string prefix)
+    {
+        if (socket.Kind == AddressKind.Abstract) return $"\0{socket.Path}";
+        string path = prefix + socket.Path;
+        // path_resolution(7): several slashes are one.
+        while (path.Contains("//", StringComparison.Ordinal)) path = path.Replace("//", "/", StringComparison.Ordinal);
+        return path;
+    }
 
     /// <summary>A path as HAProxy sees it once it runs: it binds before it changes its root, and connects after that.</summary>
     private string? WithoutChroot(string path) => _copy.Chroot.TrimEnd('/') is { Length: > 0 } root
@@ -76,7 +82,13 @@ internal sealed class InternalLoops
     {
         SocketAddress socket = target.Socket;
         string text = target.Port is { } own ? own.Text : socket.PortStart >= 0 ? socket.Text[socket.PortStart..] : "";
-        if (!int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int port)) return;
+        if (!int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int port))
+        {
+            if (target.Port is null && socket.Literal is { } here && IPAddress.IsLoopback(here))
+                _copy.Note(placed, $"\"{socket.Text}\" takes its port from the client's; where this configuration listens there itself, "
+                    + "the connection goes to the generation that has the NEW connections");
+            return;
+        }
         if (ReachedAt(socket, port) is not { } moved) return;
         LineChange change = _copy.ChangeOf(placed);
         if (target.Port is { } alone) { change.Replace(alone, $"{moved}"); return; }

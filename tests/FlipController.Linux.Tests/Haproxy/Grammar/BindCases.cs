@@ -96,6 +96,7 @@ internal static class BindCases
 
             """, "127.0.0.1:80 21000"),
         Moved("a unix socket in a comma list", "listen a\n bind 127.0.0.1:80,@DIR@/a.sock,127.0.0.1:81\n server s unix@@DIR@/a.sock\n", "127.0.0.1:80 21000", "127.0.0.1:81 21001"),
+        Moved("a prefix that ends where the path begins with a slash", "global\n unix-bind prefix @DIR@/\nlisten a\n bind 127.0.0.1:80\n bind unix@/b.sock\n server s unix@@DIR@/b.sock\n", "127.0.0.1:80 21000"),
         Refused("a unix socket for others", "listen a\n bind 127.0.0.1:80\n bind @DIR@/a.sock mode 666\n bind abns@front\n",
             "haproxy.cfg:3: haproxy: bind \"a.sock\" is a unix socket; only TCP addresses can be redirected",
             "haproxy.cfg:4: haproxy: bind \"abns@front\" is an abstract socket; only TCP addresses can be redirected"),
