@@ -184,8 +184,12 @@ internal sealed class Pair : IAsyncDisposable
         return await _loop.AskAsync(id => new ReleaseAsked(_edge.Now, request.Reason, id));
     }
 
-    public Task<FlipRecord> RollbackAsync(RollbackRequest request) =>
-        _loop.AskAsync(id => new RollbackAsked(_edge.Now, request.Reason, id));
+    public async Task<FlipRecord> RollbackAsync(RollbackRequest request)
+    {
+        if (State is { Phase: Watching { Undo.Previous: var previous }, Active: { } current })
+            await RuntimeContinuity.GoBackAsync(_edge, current, previous, CancellationToken.None);
+        return await _loop.AskAsync(id => new RollbackAsked(_edge.Now, request.Reason, id));
+    }
 
     public ImmutableArray<FlipRecord> History() => _edge.Store.History();
 

@@ -16,21 +16,22 @@ namespace FlipController.Daemon;
 internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Generation? active)
 {
     private const int MostSentences = 200;
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30), s_patienceBack = TimeSpan.FromSeconds(1);
     private HashSet<string> _made = [];
 
     /// <summary>Before the gate.</summary>
     public async Task BeginAsync(CancellationToken stop)
     {
-        string? failed = await BoundedAsync(async bound =>
+        string? failed = await BoundedAsync(edge, async bound =>
         {
             GenerationPlace place = edge.PlaceOf(candidate.Number);
-            if (RuntimeBaseline.Read(place) is null) RuntimeBaseline.Save(place, await TakeAsync(place, bound));
+            if (RuntimeBaseline.Files.Read(place) is null) RuntimeBaseline.Files.Save(place, await TakeAsync(place, bound));
             if (edge.Options.Continuity.RuntimeChanges == RuntimeChangesRule.Carry && active is not null)
                 await LookAsync(active, withLate: false, bound);
-        }, stop);
+        }, s_patience, stop);
         if (failed is not null)
-            edge.Log.LogWarning(new EventId(150, "RuntimeUnread"), "pair {Pair}: runtime changes, before the gate: {Why}", edge.Name, failed);
+            edge.Log.LogWarning(new EventId(150, "RuntimeUnread"),
+                "pair {Pair}: runtime changes, before the gate: {Why}", edge.Name, failed);
     }
 
     /// <summary>What the candidate's files give; nobody has changed anything on it yet.</summary>
@@ -43,7 +44,7 @@ internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Gen
     }
 
     private RuntimeState BaselineOf(Generation generation, RuntimeState now) =>
-        RuntimeBaseline.Read(edge.PlaceOf(generation.Number)) ?? now.AsConfigured();
+        RuntimeBaseline.Files.Read(edge.PlaceOf(generation.Number)) ?? now.AsConfigured();
 
     /// <summary>After the gate, right before the switch. Null: there is nothing to tell.</summary>
     /// <param name="tell">Told what will be lost, while there is time to do something about it.</param>
@@ -51,9 +52,13 @@ internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Gen
     {
         if (active is null) return null;
         ImmutableArray<RuntimeChange> changes = [];
-        string? failed = await BoundedAsync(async bound => changes = await LookAsync(active, withLate: true, bound), stop);
+        string? failed = await BoundedAsync(
+            edge, async bound => changes = await LookAsync(active, withLate: true, bound), s_patience, stop);
         ImmutableArray<string> carried = Sentences(changes.Where(c => c.Why is null));
         ImmutableArray<string> lost = Sentences(changes.Where(c => c.Why is not null));
+        if (edge.Options.Continuity.RuntimeChanges == RuntimeChangesRule.Carry)
+            failed ??= await BoundedAsync(edge, async bound => RuntimeBaseline.Switch.Save(
+                edge.PlaceOf(candidate.Number), await RuntimeReading.ReadAsync(edge.AdminOf(candidate), bound)), s_patience, stop);
         if (failed is not null) lost = lost.Add($"whatever was changed at run time on {active}: {failed}");
         foreach (string sentence in carried)
             edge.Log.LogInformation(new EventId(151, "RuntimeCarried"), "pair {Pair}: carried to {Candidate}: {Change}",
@@ -70,7 +75,7 @@ internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Gen
     {
         RuntimeState now = await RuntimeReading.ReadAsync(edge.AdminOf(from), stop);
         RuntimeState there = await RuntimeReading.ReadAsync(edge.AdminOf(candidate), stop);
-        RuntimeState file = RuntimeBaseline.Read(edge.PlaceOf(candidate.Number)) ?? there.AsConfigured();
+        RuntimeState file = RuntimeBaseline.Files.Read(edge.PlaceOf(candidate.Number)) ?? there.AsConfigured();
         var changes = new RuntimeChanges(BaselineOf(from, now), now, file, there, withLate, _made);
         ImmutableArray<RuntimeChange> found = changes.All();
         // What the standby has already, a server state loaded at its start gave it.
@@ -81,13 +86,38 @@ internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Gen
         return made;
     }
 
+    /// <summary>
+    /// Before traffic goes back inside the undo window: what was changed since it came is made on the previous one, with
+    /// <c>carry</c>. A way back must not wait for long: what takes longer is left, and told.
+    /// </summary>
+    public static async Task GoBackAsync(PairEdge edge, Generation current, Generation previous, CancellationToken stop)
+    {
+        if (edge.Options.Continuity.RuntimeChanges != RuntimeChangesRule.Carry) return;
+        ImmutableArray<RuntimeChange> changes = [];
+        string? failed = await BoundedAsync(edge, async bound =>
+        {
+            if (RuntimeBaseline.Switch.Read(edge.PlaceOf(current.Number)) is not { } atSwitch) return;
+            RuntimeState now = await RuntimeReading.ReadAsync(edge.AdminOf(current), bound);
+            RuntimeState there = await RuntimeReading.ReadAsync(edge.AdminOf(previous), bound);
+            changes = await RuntimeCarry.MakeAsync(edge.AdminOf(previous), [], RuntimeChanges.Since(atSwitch, now, there), bound);
+        }, s_patienceBack, stop);
+        foreach (RuntimeChange change in changes)
+            edge.Log.Log(change.Why is null ? LogLevel.Information : LogLevel.Warning, new EventId(154, "RuntimeBack"),
+                "pair {Pair}: {Fate} to {Previous}: {Change}", edge.Name, change.Why is null ? "carried back" : "not carried back",
+                previous, change.Sentence);
+        if (failed is not null)
+            edge.Log.LogWarning(new EventId(155, "RuntimeNotBack"),
+                "pair {Pair}: what was changed at run time on {Current} may not be carried back to {Previous}: {Why}",
+                edge.Name, current, previous, failed);
+    }
+
     /// <summary>What a flip now would carry or lose; nothing is touched.</summary>
     public static async Task<ImmutableArray<RuntimeChangeReport>> PlanAsync(PairEdge edge, Generation? active, CancellationToken stop)
     {
         if (active is null) return [];
         bool carries = edge.Options.Continuity.RuntimeChanges == RuntimeChangesRule.Carry;
         RuntimeState now = await RuntimeReading.ReadAsync(edge.AdminOf(active), stop);
-        RuntimeState before = RuntimeBaseline.Read(edge.PlaceOf(active.Number)) ?? now.AsConfigured();
+        RuntimeState before = RuntimeBaseline.Files.Read(edge.PlaceOf(active.Number)) ?? now.AsConfigured();
         return
         [
             .. RuntimeChanges.Between(before, now).Where(c => !IsOnDisk(c, now)).Select(c => new RuntimeChangeReport(
@@ -121,9 +151,10 @@ internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Gen
     }
 
     /// <returns>Why it did not come to its end; null: it did.</returns>
-    private async Task<string?> BoundedAsync(Func<CancellationToken, Task> work, CancellationToken stop)
+    private static async Task<string?> BoundedAsync(
+        PairEdge edge, Func<CancellationToken, Task> work, TimeSpan patience, CancellationToken stop)
     {
-        using var late = new CancellationTokenSource(s_patience, edge.Time);
+        using var late = new CancellationTokenSource(patience, edge.Time);
         using var either = CancellationTokenSource.CreateLinkedTokenSource(late.Token, stop);
         try
         {
@@ -132,7 +163,7 @@ internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Gen
         }
         catch (OperationCanceledException) when (!stop.IsCancellationRequested)
         {
-            return $"it took more than {Durations.Format(s_patience)}";
+            return $"it took more than {Durations.Format(patience)}";
         }
         catch (Exception e) when (e is FlipException or IOException or UnauthorizedAccessException)
         {

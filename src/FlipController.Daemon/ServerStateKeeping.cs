@@ -19,7 +19,8 @@ internal sealed class ServerStateKeeping(PairEdge edge, Func<PairState> state)
     {
         if (files.Count == 0) return;
         ServerStateSource source = await _saved.FillAsync(files, active is null ? null : edge.AdminOf(active), stop);
-        edge.Log.LogInformation(new EventId(153, "ServerState"), "pair {Pair}: its servers begin with the state {Source}", edge.Name, source switch
+        edge.Log.LogInformation(new EventId(153, "ServerState"),
+            "pair {Pair}: its servers begin with the state {Source}", edge.Name, source switch
         {
             ServerStateSource.Active => $"that {active} knows",
             ServerStateSource.Saved => "saved last",
@@ -46,7 +47,8 @@ internal sealed class ServerStateKeeping(PairEdge edge, Func<PairState> state)
         }
         catch (Exception e) when (e is FlipException or IOException or UnauthorizedAccessException)
         {
-            edge.Log.LogDebug("pair {Pair}: the state of the servers of {Generation} is not saved: {Why}", edge.Name, generation, e.Message);
+            edge.Log.LogDebug("pair {Pair}: the state of the servers of {Generation} is not saved: {Why}",
+                edge.Name, generation, e.Message);
         }
     }
 }

@@ -36,6 +36,7 @@ internal sealed class UndoWatch(PairEdge edge)
                 unequalSince = unequal is null ? null : unequalSince ?? edge.Time.GetTimestamp();
                 if (unequalSince is { } since && edge.Time.GetElapsedTime(since) >= options.ParityGrace)
                     worse ??= $"{unequal}, for {Durations.Format(options.ParityGrace)} now (watch.parity_grace)";
+                if (worse is not null) await RuntimeContinuity.GoBackAsync(edge, effect.Current, effect.Undo.Previous, stop);
                 if (worse is not null) post(new WorseFound(edge.Now, effect.Current.Number, worse));
             }
             catch (FlipException e)

@@ -1,15 +1,15 @@
 using BenchmarkDotNet.Running;
 using FlipController.Benchmarks;
 
-// flips: the ratios of the README, measured in one run; `flips --readme` writes them there, --short takes one round. micro: BenchmarkDotNet on the pure parts.
+// flips: the ratios of the README, measured in one run; `flips --readme` writes them there, --short takes one round. micro: BenchmarkDotNet on the pure parts, with its options.
 switch (args.FirstOrDefault())
 {
     case "flips":
         return await FlipBenchmark.RunAsync(writeReadme: args.Contains("--readme"), rounds: args.Contains("--short") ? 1 : 3);
     case "micro":
-        BenchmarkRunner.Run<MicroBenchmarks>();
+        BenchmarkRunner.Run<MicroBenchmarks>(args: args[1..]);
         return 0;
     default:
-        Console.Error.WriteLine("usage: FlipController.Benchmarks flips [--readme | --short] | micro     (Release build; flips needs root)");
+        Console.Error.WriteLine("usage: FlipController.Benchmarks flips [--readme | --short] | micro [--filter F --job J]     (Release build; flips needs root)");
         return 2;
 }

@@ -13,10 +13,10 @@ public sealed class RuntimeChangesTests
     private const int Limit = 120_000;
     private const string Servers = "server s1 127.0.0.1:8080 check inter 2s\n  server s2 127.0.0.1:8080 weight 10 check inter 2s\n  server s3 127.0.0.1:8080 check inter 2s";
 
-    private static async Task<PairUnderTest> StartedAsync(string rule)
+    private static async Task<PairUnderTest> StartedAsync(string rule, string watch = "{ undo: 1s }")
     {
         Require.Program("socat");
-        return await PairUnderTest.StartAsync(new PairYaml { Continuity = $"{{ runtime_changes: {rule} }}", FlipsByItself = false }, before: pair =>
+        return await PairUnderTest.StartAsync(new PairYaml { Continuity = $"{{ runtime_changes: {rule} }}", Watch = watch, FlipsByItself = false }, before: pair =>
         {
             pair.Files.Write("hosts.map", "one.example.org a\ntwo.example.org b\n");
             pair.Files.Write("bad.acl", "192.0.2.1\n");
@@ -113,6 +113,31 @@ public sealed class RuntimeChangesTests
         Assert.Contains("does not have the runtime change: server app/s1 is in maintenance", pair.DaemonLog);
         Assert.Matches(@"app \d+ s1 127\.0\.0\.1 \d 0 ", await AskAsync(pair, "show servers state app"));
         Assert.Null((await pair.FlipAsync()).Lost);
+    }
+
+    [Fact(Timeout = Limit)]
+    public async Task What_was_changed_inside_the_undo_window_goes_back_with_the_traffic()
+    {
+        await using PairUnderTest pair = await StartedAsync("carry", "{ undo: 1m }");
+        await SayAsync(pair, "set server app/s2 weight 3", $"add acl {pair.Files["bad.acl"]} 192.0.2.9");
+        FlipRecord flip = await pair.FlipAsync();
+        Assert.Equal(2, flip.Carried!.Value.Length);
+        await SayAsync(pair, "set server app/s1 state maint", "set server app/s2 weight 10", $"add map {pair.Files["hosts.map"]} three.example.org c",
+            "disable frontend web");
+        FlipRecord back = await pair.RollbackAsync();
+        Assert.Equal("rolled-back", back.Outcome);
+        string state = await AskAsync(pair, "show servers state app");
+        Assert.Matches(@"app \d+ s1 127\.0\.0\.1 \d 1 ", state);
+        Assert.Matches(@"app \d+ s2 127\.0\.0\.1 \d 0 10 10 ", state);
+        Assert.Contains("three.example.org c", await AskAsync(pair, $"show map {pair.Files["hosts.map"]}"));
+        Assert.Contains("192.0.2.9", await AskAsync(pair, $"show acl {pair.Files["bad.acl"]}"));
+        Assert.Contains("\nweb,FRONTEND,,,0,", await AskAsync(pair, "show stat"));
+        Assert.Contains(",PAUSED,", await AskAsync(pair, "show stat"));
+        // And on with it: the frontend does not listen, which the next standby's gate must not see.
+        await pair.UntilAsync(s => s.State == "steady", "the way back should end");
+        flip = await pair.FlipAsync();
+        Assert.Contains("frontend web is disabled", flip.Carried!.Value);
+        Assert.Contains(",PAUSED,", await AskAsync(pair, "show stat"));
     }
 
     /// <summary>With <c>load-server-state-from-file</c> the servers of a standby begin as the active one's are, and those of a cold start as the last ones were.</summary>

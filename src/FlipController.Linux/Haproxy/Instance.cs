@@ -43,11 +43,11 @@ public sealed record GenerationPlace(string Runtime, string Pair, int Number)
     /// <exception cref="IOException">Not all of them could be made.</exception>
     public void LeadOwnSockets(GenerationPlace? to)
     {
-        HashSet<string>? there = to?.OwnSockets().ToHashSet(StringComparer.Ordinal);
+        HashSet<string>? there = to?.OwnSockets().Select(Path.GetFullPath).ToHashSet(StringComparer.Ordinal);
         foreach (string socket in OwnSockets())
         {
             string user = socket[..socket.LastIndexOf('.')], target = to is null ? user : $"{user}.{to.Name}";
-            if (there?.Contains(target) != false && System.IO.Directory.Exists(Path.GetDirectoryName(socket)))
+            if (there?.Contains(Path.GetFullPath(target)) != false && System.IO.Directory.Exists(Path.GetDirectoryName(socket)))
                 AtomicFile.Link(socket, Path.GetFileName(target));
         }
     }

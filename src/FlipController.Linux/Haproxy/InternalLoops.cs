@@ -65,12 +65,25 @@ internal sealed class InternalLoops
                 {
                     if (target.Socket.Kind == AddressKind.Tcp) FollowPort(placed, target);
                     else if (KeyOf(target.Socket, "") is var key && (_moved.Contains(key) || inside.Contains(key)))
+                    {
                         _copy.ChangeOf(placed).Replace(target.Address!, _copy.Beside(target.Socket.Text));
+                        // What listened there is closed by a soft stop; unlike a path or a port, nobody else can be put behind the name.
+                        if (target.Socket.Kind == AddressKind.Abstract)
+                            _copy.Note(placed, $"\"{target.Socket.Text}\" is an abstract name: a client that stays connected to a "
+                                + "generation after its soft stop gets an error once it needs a new connection to it; the path of a "
+                                + "unix socket, or 127.0.0.1 with a port, has no such limit");
+                    }
                 }
     }
 
-    private static string KeyOf(SocketAddress socket, string prefix) =>
-        socket.Kind == AddressKind.Abstract ? $"\0{socket.Path}" : prefix + socket.Path;
+    private static string KeyOf(SocketAddress socket, string prefix)
+    {
+        if (socket.Kind == AddressKind.Abstract) return $"\0{socket.Path}";
+        string path = prefix + socket.Path;
+        // path_resolution(7): several slashes are one.
+        while (path.Contains("//", StringComparison.Ordinal)) path = path.Replace("//", "/", StringComparison.Ordinal);
+        return path;
+    }
 
     /// <summary>A path as HAProxy sees it once it runs: it binds before it changes its root, and connects after that.</summary>
     private string? WithoutChroot(string path) => _copy.Chroot.TrimEnd('/') is { Length: > 0 } root
@@ -80,7 +93,13 @@ internal sealed class InternalLoops
     {
         SocketAddress socket = target.Socket;
         string text = target.Port is { } own ? own.Text : socket.PortStart >= 0 ? socket.Text[socket.PortStart..] : "";
-        if (!int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int port)) return;
+        if (!int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int port))
+        {
+            if (target.Port is null && socket.Literal is { } here && IPAddress.IsLoopback(here))
+                _copy.Note(placed, $"\"{socket.Text}\" takes its port from the client's; where this configuration listens there itself, "
+                    + "the connection goes to the generation that has the NEW connections");
+            return;
+        }
         if (ReachedAt(socket, port) is not { } reached) return;
         _services.Add(reached.Service);
         int moved = reached.PrivatePort;

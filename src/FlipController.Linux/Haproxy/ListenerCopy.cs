@@ -121,8 +121,15 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
         {
             SocketAddress socket = SocketAddress.Read(part);
             string prefix = isStats ? "" : section.UnixPrefix;
-            if (loops.Moved(socket, prefix) is { } renamed) { parts.Add(renamed); whole = true; }
-            else if (isStats && OwnPlaceOf(socket) is { } own) { parts.Add(own); whole = true; }
+            if (loops.Moved(socket, prefix) is { } renamed)
+            {
+                if (SocketAddress.Read(renamed) is var own && prefix.Length + own.Path.Length > MostNameBytes(own.Kind))
+                    copy.Refuse(placed, $"{keyword} \"{part}\" is what this configuration connects to itself, and the copy's own name for it "
+                        + $"would be longer than the {MostNameBytes(own.Kind) - prefix.Length} bytes it may have; use a shorter one");
+                parts.Add(renamed);
+                whole = true;
+            }
+            else if (isStats && OwnPlaceOf(socket) is { } ownPlace) { parts.Add(ownPlace); whole = true; }
             else if (ListenAddress.Read(socket, copy.Surroundings.Resolve) is var address && address.Refusal is { } reason)
                 copy.Refuse(placed, $"{keyword} \"{part}\" {reason}");
             else if (Moved(section, placed, address, parameters, keyword, firstParameter) is { } moved)
@@ -143,6 +150,9 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
         change.Say(text.EndsWith(',') ? $"{string.Join(',', parts)}," : string.Join(',', parts), text);
         return tcp;
     }
+
+    /// <summary>unix(7): 108, of which one is a NUL; a path is bound under a temporary name, ".PID.tmp" (src/sock_unix.c).</summary>
+    private static int MostNameBytes(AddressKind kind) => kind == AddressKind.Unix ? 107 - ".4194304.tmp".Length : 107;
 
     private string? OwnPlaceOf(SocketAddress socket) => socket.Kind switch
     {

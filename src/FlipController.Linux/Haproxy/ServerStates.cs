@@ -62,6 +62,8 @@ internal sealed class ServerStates(SlotCopy copy)
             _files[user] = known = new(
                 HaproxyEnvironment.Shown(copy.Under($"server-state-{_files.Count + 1}")), HaproxyEnvironment.Shown(user),
                 backend is null ? null : HaproxyEnvironment.Shown(backend));
+        // Whom several load, it must have several in.
+        else if (backend is null || known.Backend != HaproxyEnvironment.Shown(backend)) _files[user] = known = known with { Backend = null };
         return HaproxyEnvironment.Bytes(known.Path);
     }
 }

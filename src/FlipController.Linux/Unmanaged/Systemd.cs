@@ -34,9 +34,10 @@ public sealed record Systemd(string Program = "systemctl", string Units = "/run/
         {
             return (await ShowAsync(unit, stop)).MainPid == pid ? unit : null;
         }
-        catch (CommandFailedException)
+        catch (CommandFailedException e)
         {
-            return null; // no systemd that answers, so nothing it would do
+            // Taken for one that nobody supervises, it would be cut and started again when it is told to finish.
+            throw new FlipException($"cannot ask systemd whether process {pid} is {unit}: {e.Message}; nothing was changed", e);
         }
     }
 
@@ -116,15 +117,16 @@ public sealed record Systemd(string Program = "systemctl", string Units = "/run/
     /// </summary>
     public static string? UnitIn(string cgroup)
     {
-        string? path = null;
-        foreach (string line in cgroup.Split('\n'))
-        {
-            // HIERARCHY:CONTROLLERS:PATH; version 1 has systemd's own hierarchy by name, version 2 is the one without controllers.
-            if (line.Split(':', 3) is not [_, var controllers, var place]) continue;
-            if (controllers == "name=systemd") path = place;
-            else if (controllers == "") path ??= place;
-        }
-        string[] parts = (path ?? "").Split('/', StringSplitOptions.RemoveEmptyEntries);
+        // HIERARCHY:CONTROLLERS:PATH; version 1 has systemd's own hierarchy by name, version 2 is the one without controllers, and where
+        // both are mounted a process may have its place in one of them alone.
+        string[][] lines = [.. cgroup.Split('\n').Select(l => l.Split(':', 3)).Where(l => l.Length == 3)];
+        return lines.Where(l => l[1] == "name=systemd").Concat(lines.Where(l => l[1] == "")).Concat(lines)
+            .Select(l => UnitAt(l[2])).FirstOrDefault(unit => unit is not null);
+    }
+
+    private static string? UnitAt(string path)
+    {
+        string[] parts = path.Split('/', StringSplitOptions.RemoveEmptyEntries);
         int first = Array.FindIndex(parts, p => !p.EndsWith(".slice", StringComparison.Ordinal));
         if (first < 0 || !parts[first].EndsWith(".service", StringComparison.Ordinal)) return null;
         // A name that could be mistaken for something of the kernel's is escaped by an underscore before it.

@@ -1,9 +1,8 @@
-using System.Security.Cryptography;
-using System.Security.Cryptography.X509Certificates;
 using System.Text;
 using System.Text.RegularExpressions;
 using FlipController.Core;
 using FlipController.Linux.Haproxy;
+using FlipController.Linux.Tests.Haproxy.Grammar;
 using Xunit;
 
 namespace FlipController.Linux.Tests.Haproxy;
@@ -41,7 +40,7 @@ public sealed class CorpusTests
     {
         CancellationToken cancellation = TestContext.Current.CancellationToken;
         using var directory = new TemporaryDirectory();
-        Provide(directory);
+        CorpusDirectory.Provide(directory.Path);
         string original = directory.File(name);
         byte[] content = await File.ReadAllBytesAsync(Path.Combine(Folder, name), cancellation);
         await File.WriteAllBytesAsync(original, content, cancellation);
@@ -66,18 +65,4 @@ public sealed class CorpusTests
     private static IEnumerable<string> Warnings(string output) =>
         output.Split('\n').Where(l => l.StartsWith("[WARNING]", StringComparison.Ordinal) || l.StartsWith("[ALERT]", StringComparison.Ordinal))
             .Select(l => Regex.Replace(l, @"\(\d+\)", "(pid)")).Order();
-
-    private static void Provide(TemporaryDirectory directory)
-    {
-        foreach (string file in Directory.GetFiles(Folder, "*", SearchOption.AllDirectories))
-        {
-            string target = directory.File(Path.GetRelativePath(Folder, file));
-            Directory.CreateDirectory(Path.GetDirectoryName(target)!);
-            File.Copy(file, target);
-        }
-        using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
-        using X509Certificate2 certificate = new CertificateRequest("CN=example.org", key, HashAlgorithmName.SHA256)
-            .CreateSelfSigned(DateTimeOffset.UnixEpoch.AddYears(50), DateTimeOffset.UnixEpoch.AddYears(150));
-        File.WriteAllText(directory.File("site.pem"), certificate.ExportCertificatePem() + "\n" + key.ExportECPrivateKeyPem() + "\n");
-    }
 }

@@ -84,6 +84,21 @@ public sealed class GlobalProjectionTests
     }
 
     [Fact]
+    public void A_state_file_that_several_backends_load_is_for_all_of_them() =>
+        Assert.Equal(
+            [("/run/fc/g00007/server-state-1", "/srv/both.state", null)],
+            Of("""
+                defaults
+                 load-server-state-from-file local
+                 server-state-file-name /srv/both.state
+                backend a
+                backend b
+                listen z
+                 bind :80
+
+                """).ServerStateFiles.Select(f => (f.Path, f.UserPath, f.Backend)));
+
+    [Fact]
     public void An_option_is_not_inserted_that_the_program_does_not_know()
     {
         HaproxySurroundings old = Bare with { Build = Bare.Build! with { Version = HaproxyVersion.Parse("HAProxy version 2.4.0")! } };

@@ -27,6 +27,24 @@ public sealed class LoopProjectionTests
         Assert.Equal($"listen a\n {movedBind}\nbackend b\n {movedServer}\nlisten z\n bind :{(movedBind.Contains("21000") ? 21001 : 21000)}\n",
             Copy($"listen a\n {bind}\nbackend b\n {server}\nlisten z\n bind :80\n"));
 
+    /// <summary>unix(7), sun_path; HAProxy binds a path under a longer, temporary name.</summary>
+    [Theory]
+    [InlineData("abns@", 107)]
+    [InlineData("/", 95)]
+    public void A_name_that_leaves_no_room_for_the_copys_own_is_refused(string kind, int most)
+    {
+        string fits = kind + new string('n', most - ".g00007".Length - (kind == "/" ? 1 : 0)), tooLong = fits + "n";
+        Assert.Contains($"{fits}.g00007", Copy($"listen a\n bind {fits}\n server x unix@{fits}\nlisten z\n bind :80\n".Replace("unix@abns@", "abns@")));
+        Assert.Equal($"2: bind \"{tooLong}\" is what this configuration connects to itself, and the copy's own name for it would be longer than the {most} bytes it may have; use a shorter one",
+            Assert.Single(Faults($"listen a\n bind {tooLong}\n server x unix@{tooLong}\nlisten z\n bind :80\n".Replace("unix@abns@", "abns@"))));
+    }
+
+    [Fact]
+    public void A_port_taken_from_the_client_is_noted() =>
+        Assert.Equal("\"127.0.0.1:+1\" takes its port from the client's; where this configuration listens there itself, "
+            + "the connection goes to the generation that has the NEW connections",
+            Assert.Single(Of("listen z\n bind :80\n server x 127.0.0.1:+1\n").Notes).Text);
+
     [Theory]
     [InlineData("bind 127.0.0.1:81", "server x 127.0.0.2:81")]
     [InlineData("bind 127.0.0.1:81", "server x 127.0.0.1:82")]

@@ -11,6 +11,8 @@ public sealed class UnmanagedWordsTests
     [InlineData("0::/system.slice/haproxy.service\n", "haproxy.service")]
     [InlineData("12:pids:/system.slice/haproxy.service\n4:memory:/system.slice/haproxy.service\n1:name=systemd:/system.slice/haproxy.service\n", "haproxy.service")]
     [InlineData("9:name=systemd:/system.slice/haproxy.service\n8:pids:/\n0::/\n", "haproxy.service")]
+    // Seen with both mounted: nothing in systemd's own hierarchy.
+    [InlineData("9:name=systemd:/\n8:pids:/system.slice/haproxy.service\n7:blkio:/\n0::/system.slice/haproxy.service\n", "haproxy.service")]
     // An instance, a slice of one's own, a delegated group below the unit.
     [InlineData("0::/system.slice/system-haproxy.slice/haproxy@edge.service\n", "haproxy@edge.service")]
     [InlineData("0::/front.slice/front-web.slice/haproxy.service/worker\n", "haproxy.service")]

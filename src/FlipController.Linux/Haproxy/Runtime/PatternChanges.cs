@@ -65,7 +65,8 @@ internal sealed class PatternChanges(
             found.Add(new(set.Subject, Told(overruled, valuesBefore, valuesNow), [], "the new file says otherwise"));
         if (!made.Contains(set.Subject)) return;
         var asCarried = changed.ToHashSet();
-        foreach (string key in valuesThere.Keys.Union(valuesFiled.Keys).Where(k => !asCarried.Contains(k) && !Same(valuesThere, valuesFiled, k)))
+        foreach (string key in valuesThere.Keys.Union(valuesFiled.Keys)
+            .Where(k => !asCarried.Contains(k) && !Same(valuesThere, valuesFiled, k)))
             undone.AddRange(Commands(standing, key, Of(valuesThere, key), Of(valuesFiled, key)));
     }
 

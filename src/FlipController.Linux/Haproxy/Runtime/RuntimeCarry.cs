@@ -6,13 +6,23 @@ using FlipController.Linux.State;
 
 namespace FlipController.Linux.Haproxy.Runtime;
 
-/// <summary>What a generation's files gave, kept in its own directory for as long as it lives.</summary>
-public static class RuntimeBaseline
+/// <summary>What a generation was like once, kept in its own directory for as long as it lives.</summary>
+public sealed class RuntimeBaseline
 {
-    private static string PathOf(GenerationPlace place) => Path.Combine(place.Directory, "runtime-baseline.json");
+    /// <summary>What its files gave.</summary>
+    public static RuntimeBaseline Files { get; } = new("runtime-baseline.json");
+
+    /// <summary>What it was when it got the traffic, with all that had been carried to it.</summary>
+    public static RuntimeBaseline Switch { get; } = new("runtime-at-switch.json");
+
+    private readonly string _name;
+
+    private RuntimeBaseline(string name) => _name = name;
+
+    private string PathOf(GenerationPlace place) => Path.Combine(place.Directory, _name);
 
     /// <summary>Null: none was taken, as by an earlier version.</summary>
-    public static RuntimeState? Read(GenerationPlace place)
+    public RuntimeState? Read(GenerationPlace place)
     {
         try
         {
@@ -22,11 +32,11 @@ public static class RuntimeBaseline
         }
         catch (Exception e) when (e is JsonException or IOException or UnauthorizedAccessException)
         {
-            throw new FlipException($"cannot read what the files of generation {place.Number} gave, {PathOf(place)}: {e.Message}", e);
+            throw new FlipException($"cannot read what generation {place.Number} was like, {PathOf(place)}: {e.Message}", e);
         }
     }
 
-    public static void Save(GenerationPlace place, RuntimeState state) =>
+    public void Save(GenerationPlace place, RuntimeState state) =>
         AtomicFile.Write(PathOf(place), JsonSerializer.SerializeToUtf8Bytes(state, RuntimeStateJson.Default.RuntimeState));
 }
 
@@ -62,7 +72,10 @@ public static partial class RuntimeCarry
             : $"HAProxy refused {refused.Length} of {change.Commands.Length} commands: {said}";
     }
 
-    /// <summary>What HAProxy answers to a command that it has carried out (src/server.c, src/ssl_sock.c); most say nothing.</summary>
-    [GeneratedRegex(@"^$|changed from|changed its FQDN|no need to change|nothing changed|TLS ticket key updated|Server deleted")]
+    /// <summary>
+    /// What HAProxy answers to a command that it has carried out (src/server.c, src/proxy.c, src/ssl_sock.c); most say nothing.
+    /// </summary>
+    [GeneratedRegex("^$|changed from|changed its FQDN|no need to change|nothing changed|setting updated|TLS ticket key updated|Server deleted"
+        + "|sockets are already|was already shut down")]
     private static partial Regex Done();
 }

@@ -18,12 +18,20 @@ public sealed class RuntimeChanges(
     RuntimeState before, RuntimeState now, RuntimeState? file, RuntimeState? there, bool withLate, IReadOnlySet<string> made)
 {
     private static readonly HashSet<string> s_nothing = [];
-    private readonly RuntimeState _before = before.CorrectedBy(now);
+    private RuntimeState _before = before.CorrectedBy(now);
     private readonly List<RuntimeChange> _found = [];
 
     /// <summary>Without a standby: what was changed, and what could not be carried to any.</summary>
     public static ImmutableArray<RuntimeChange> Between(RuntimeState baseline, RuntimeState now) =>
         new RuntimeChanges(baseline, now, null, null, true, s_nothing).All();
+
+    /// <summary>
+    /// What was changed on the new side since it got the traffic, for the previous one that gets it back. The new side's files do not
+    /// count: they are what is gone back from.
+    /// </summary>
+    /// <param name="atSwitch">The new side when it got the traffic.</param>
+    public static ImmutableArray<RuntimeChange> Since(RuntimeState atSwitch, RuntimeState now, RuntimeState previous) =>
+        new RuntimeChanges(atSwitch, now, previous, previous, true, s_nothing) { _before = atSwitch }.All();
 
     /// <summary>Commands for the standby that undo what was made there and is no more so on the active one.</summary>
     public List<string> Undone { get; } = [];

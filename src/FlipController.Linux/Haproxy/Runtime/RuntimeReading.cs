@@ -64,7 +64,8 @@ public static partial class RuntimeReading
     }
 
     // Bits of srv_admin_state (include/haproxy/server-t.h) and of srv_check_state, srv_agent_state (include/haproxy/check-t.h).
-    private const int ForcedMaintenance = 0x01, ConfiguredMaintenance = 0x04, ForcedDrain = 0x08, CheckConfigured = 0x02, CheckEnabled = 0x04;
+    private const int ForcedMaintenance = 0x01, ConfiguredMaintenance = 0x04, ForcedDrain = 0x08;
+    private const int CheckConfigured = 0x02, CheckEnabled = 0x04;
 
     /// <summary>The state file's own format (management manual, "show servers state"): columns by name, as versions add some.</summary>
     private static void ReadServers(Building building, string state, ImmutableArray<StatRow> stat, bool resolversAsked)
@@ -128,8 +129,11 @@ public static partial class RuntimeReading
     private static void ReadLimits(Building building, string info)
     {
         ImmutableDictionary<string, string>? fields = HaproxyInfo.Parse(info)?.Fields;
-        foreach (string name in new[] { "Maxconn", "ConnRateLimit", "SessRateLimit", "SslRateLimit", "CompressBpsRateLim" })
+        foreach (string name in new[] { "Maxconn", "ConnRateLimit", "SessRateLimit", "SslRateLimit" })
             if (fields?.GetValueOrDefault(name) is { } value) building.Add(RuntimeSubject.Process, name, value);
+        // Told in bytes, set in kilobytes (management manual, "set rate-limit http-compression global").
+        if (long.TryParse(fields?.GetValueOrDefault("CompressBpsRateLim"), NumberStyles.None, CultureInfo.InvariantCulture, out long bytes))
+            building.Add(RuntimeSubject.Process, "CompressBpsRateLim", (bytes / 1024).ToString(CultureInfo.InvariantCulture));
     }
 
     /// <summary>
@@ -201,7 +205,8 @@ public static partial class RuntimeReading
                 string file = head.Groups[2].Value, origin = head.Groups[3].Value;
                 // HAProxy's own; and a file that is both a map's and an ACL's is one.
                 if (origin.Contains("file 'httpclient'", StringComparison.Ordinal) || !seen.Add(id)) continue;
-                int count = EntryCount().Match(line) is { Success: true } c ? int.Parse(c.Groups[1].ValueSpan, CultureInfo.InvariantCulture) : 0;
+                int count = EntryCount().Match(line) is { Success: true } c
+                    ? int.Parse(c.Groups[1].ValueSpan, CultureInfo.InvariantCulture) : 0;
                 bool fits = count <= left;
                 if (fits) left -= count;
                 sets.Add(new PatternSet(kind, id, file.Length > 0 ? file : null, Plain(origin), fits ? [] : null));

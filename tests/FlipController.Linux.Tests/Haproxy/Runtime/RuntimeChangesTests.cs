@@ -73,6 +73,7 @@ public sealed class RuntimeChangesTests : IDisposable
           server four 127.0.0.1:4
           server five 127.0.0.1:5 maxconn 50
           server zero 127.0.0.1:6 weight 0
+          server six 127.0.0.1:7 ssl verify none check inter 60s port 70 agent-check agent-port 9 agent-inter 60s
 
         """;
 
@@ -114,7 +115,9 @@ public sealed class RuntimeChangesTests : IDisposable
         await SayAsync(active, "set server app/one state maint", "set server app/one weight 3", "disable health app/one", "disable agent app/two",
             "set server app/three state ready", "set server app/four state drain", "set server app/four addr 127.0.0.9 port 99",
             "set maxconn server app/five 77", "set maxconn frontend g 55", "disable frontend g", "set maxconn global 500",
-            "set rate-limit sessions global 99", "set rate-limit connections global 98");
+            "set rate-limit sessions global 99", "set rate-limit connections global 98",
+            "set server app/six ssl off", "set server app/six check-addr 127.0.0.8", "set server app/six check-port 71", "set server app/six agent-addr 127.0.0.7",
+            "set rate-limit ssl-sessions global 97", "set rate-limit http-compression global 96");
         HashSet<string> made = [];
         string[] first = await CarryAsync(active, before, standby, file, made, late: false);
         Assert.DoesNotContain(first, s => s.Contains(':'));
@@ -353,10 +356,10 @@ public sealed class RuntimeChangesTests : IDisposable
         await File.WriteAllTextAsync(map, "a 1\n", Stop);
         var (haproxy, baseline) = await StartedAsync($"{Backends}frontend h\n  bind 127.0.0.1:0\n  http-request set-header x %[req.hdr(host),map({map})]\n");
         var place = new FlipController.Linux.Haproxy.GenerationPlace(_files.Path, "edge", 1);
-        Assert.Null(RuntimeBaseline.Read(place));
+        Assert.Null(RuntimeBaseline.Files.Read(place));
         Directory.CreateDirectory(place.Directory);
-        RuntimeBaseline.Save(place, baseline);
-        RuntimeState read = RuntimeBaseline.Read(place)!;
+        RuntimeBaseline.Files.Save(place, baseline);
+        RuntimeState read = RuntimeBaseline.Files.Read(place)!;
         Assert.All(Directory.GetFiles(place.Directory), f => Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(f)));
         Assert.Equal(baseline.Settings.Keys.Order(), read.Settings.Keys.Order());
         Assert.Empty(await ChangesAsync(haproxy, read));
