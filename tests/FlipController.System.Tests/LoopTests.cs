@@ -69,7 +69,7 @@ public sealed class LoopTests
         Task<byte[]> download = answer.Content.ReadAsByteArrayAsync();
 
         await NextAsync(2);
-        List<KeptAlive> second = await KeptAlive.OpenAsync(pair, 8, "v2");
+        List<KeptAlive> second = await KeptAlive.OpenAsync(pair, 6, "v2");
         await AskAsync(first, 2, "v1", "v2");
 
         await NextAsync(3);
@@ -89,6 +89,8 @@ public sealed class LoopTests
         await PassedAsync(load);
         byte[] whole = await download;
         Assert.Equal(length, whole.Length);
+        client.Dispose();
+        Assert.Empty(first.Concat(second));
         await pair.UntilAsync(s => s.Retired.IsEmpty, "the retired generations should be gone with their last connections");
         await Eventually.True(() => Chain(pair).Length == 0, Patience, () => $"nothing should be led anywhere: {string.Join('\n', Chain(pair))}");
         Assert.Equal(["inner.sock.g00004"], Directory.GetFileSystemEntries(pair.Files.Path, "*inner.sock*").Select(Path.GetFileName));
