@@ -23,8 +23,8 @@ public sealed record LoopRoute(int Generation, Service Service, int ClosedPort, 
                     ? [new(closed.Service, closed.Service.Port)]
                     : active.Ports.Where(p => p.Service.Overlaps(closed.Service));
                 routes.AddRange(open
-                    .Select(p => new LoopRoute(from.Number, Narrower(closed.Service, p.Service), closed.PrivatePort, p.PrivatePort))
-                    .OrderBy(r => r.Service.Breadth));
+                    .OrderBy(p => p.Service.Breadth)
+                    .Select(p => new LoopRoute(from.Number, Narrower(closed.Service, p.Service), closed.PrivatePort, p.PrivatePort)));
             }
         return routes.ToImmutable();
     }

@@ -14,7 +14,7 @@ internal sealed class Departure(PairEdge edge)
     // A SYN-ACK is sent five times, the last time after 31 s, and given up after 63 (tcp(7), tcp_synack_retries).
     private static readonly TimeSpan s_longestOpening = TimeSpan.FromSeconds(64);
 
-    private static readonly TimeSpan s_lastAccepts = TimeSpan.FromMilliseconds(200);
+    private static readonly TimeSpan s_lastArrivals = TimeSpan.FromMilliseconds(100);
 
     private readonly long _unkeptAtStart = UnkeptSyns.Count();
 
@@ -29,6 +29,8 @@ internal sealed class Departure(PairEdge edge)
         ProcessIdentity process = ProcessIdentity.Of(generation);
         long began = edge.Time.GetTimestamp();
         TimeSpan pause = TimeSpan.FromMilliseconds(20);
+        // Who has found a socket of its own an instant before it led elsewhere queues there an instant after.
+        if (loops.Keep() is null && HasOwnSockets(generation)) await Task.Delay(s_lastArrivals, edge.Time, stop);
         while ((loops.Keep() ?? Standing(generation)) is { } standing)
         {
             if (edge.Time.GetElapsedTime(began) > s_longestOpening)
@@ -40,8 +42,6 @@ internal sealed class Departure(PairEdge edge)
             await Task.Delay(pause, edge.Time, stop);
             if (pause < TimeSpan.FromMilliseconds(200)) pause *= 2;
         }
-        // Who has found a socket of its own before it led elsewhere is accepted meanwhile.
-        if (edge.PlaceOf(generation.Number).OwnSockets().Count > 0) await Task.Delay(s_lastAccepts, edge.Time, stop);
         process.Signal(SoftStop);
         Forget(generation.Number);
         if (edge.Options.Drain.AtDeadline == AtDeadline.Keep) return;
@@ -75,7 +75,22 @@ internal sealed class Departure(PairEdge edge)
         uint unaccepted = 0;
         foreach (TcpSocket listener in sockets.Sockets(TcpStates.Listen, span))
             if (PairEdge.Owns(generation, listener.Local.Port)) unaccepted += listener.ReceiveQueue;
+        if (HasOwnSockets(generation)) unaccepted += UnacceptedByPath(generation);
         return halfOpen + (int)unaccepted + Remembered(generation);
+    }
+
+    private bool HasOwnSockets(Generation generation) => edge.PlaceOf(generation.Number).OwnSockets().Count > 0;
+
+    private static uint UnacceptedByPath(Generation generation)
+    {
+        try
+        {
+            return UnixQueues.Unaccepted(generation.Pid);
+        }
+        catch (KernelException)
+        {
+            return 0; // A kernel that cannot tell: it had a moment to accept them in.
+        }
     }
 
     /// <summary>

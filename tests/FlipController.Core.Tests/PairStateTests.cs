@@ -16,6 +16,19 @@ public class PairStateTests
     private static readonly FlipWish s_files = new(FlipTrigger.Files, "haproxy.cfg changed", false, "sha-1", null, []);
     private static readonly FlipRun s_run = new(7, s_files, 2, Slot.Green, 1, s_now);
 
+    [Fact]
+    public void A_generation_saved_by_an_older_version_is_read_without_loops()
+    {
+        PairState saved = PairState.Initial("edge") with { Active = Made(1, Slot.Blue) with { Loops = [new Service(IPAddress.Any, 80)] } };
+        string text = JsonSerializer.Serialize(saved, PairStateJson.Default.PairState);
+        Assert.Equal([new Service(IPAddress.Any, 80)], JsonSerializer.Deserialize(text, PairStateJson.Default.PairState)!.Active!.Loops!.Value);
+        string older = System.Text.RegularExpressions.Regex.Replace(text, @",\s*""loops"": \[[^]]*\]", "");
+        Assert.NotEqual(text, older);
+        PairState read = JsonSerializer.Deserialize(older, PairStateJson.Default.PairState)!;
+        Assert.Null(read.Active!.Loops);
+        Assert.Empty(LoopRoute.Of([read.Active], Made(2, Slot.Green)));
+    }
+
     public static TheoryData<string> Phases => [.. Enum.GetNames<PhaseKind>()];
 
     [Theory, MemberData(nameof(Phases))]

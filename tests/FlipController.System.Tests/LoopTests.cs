@@ -61,7 +61,8 @@ public sealed class LoopTests
             await StoppedAsync(pair, (await pair.StatusAsync()).Retired.Single(r => r.Number == number - 1));
         }
 
-        await using LoadRun load = await StartedAsync(pair.Load(100) with { Mode = LoadMode.Keepalive, Connections = 16 });
+        await using LoadRun load = await StartedAsync(pair.Load(200) with { Mode = LoadMode.Keepalive, Connections = 16, Path = "/tcp/" });
+        await using LoadRun overUnix = await StartedAsync(pair.Load(200) with { Mode = LoadMode.Keepalive, Connections = 16, Path = "/unix/" });
         // Each is told to close with the first answer after the soft stop: some for each time that they are asked.
         List<KeptAlive> first = await KeptAlive.OpenAsync(pair, 8, "v1");
         using HttpClient client = pair.Client(pair.Services[0]);
@@ -87,6 +88,7 @@ public sealed class LoopTests
         await AskAsync(second, 2, "v2", "v4");
 
         await PassedAsync(load);
+        await PassedAsync(overUnix);
         byte[] whole = await download;
         Assert.Equal(length, whole.Length);
         client.Dispose();

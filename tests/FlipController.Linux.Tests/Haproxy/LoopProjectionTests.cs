@@ -40,6 +40,19 @@ public sealed class LoopProjectionTests
     }
 
     [Fact]
+    public void An_abstract_name_is_noted_and_what_can_be_led_on_is_told()
+    {
+        RenderedConfiguration copy = Of("listen a\n bind abns@next\n bind 127.0.0.1:81\n bind /run/n.sock\nlisten z\n bind :80\n"
+            + " server a abns@next\n server b 127.0.0.1:81\n server c /run/n.sock\n");
+        Assert.Equal("\"abns@next\" is an abstract name: a client that stays connected to a generation after its soft stop gets an error once "
+            + "it needs a new connection to it; the path of a unix socket, or 127.0.0.1 with a port, has no such limit",
+            Assert.Single(copy.Notes).Text);
+        Assert.Equal(7, copy.Notes[0].Line);
+        Assert.Equal(["127.0.0.1:81"], copy.Loops.Select(s => s.ToString()));
+        Assert.Equal(["/run/n.sock.g00007"], copy.OwnSockets);
+    }
+
+    [Fact]
     public void A_port_taken_from_the_client_is_noted() =>
         Assert.Equal("\"127.0.0.1:+1\" takes its port from the client's; where this configuration listens there itself, "
             + "the connection goes to the generation that has the NEW connections",

@@ -158,6 +158,48 @@ public sealed class NftRedirectTests
     });
 
     [Fact(Timeout = 30000)]
+    public async Task A_closed_port_leads_this_host_and_nobody_else_to_the_one_that_stands_in() => await Task.Run(() =>
+    {
+        (TestNetwork server, TestNetwork client) = TestNetwork.CreateTwo();
+        using (client)
+        using (server)
+        {
+            NftRedirect redirect = Open(server);
+            using Conntrack conntrack = server.Run(Conntrack.Open)!;
+            server.Serve("::", 22000, "two", dual: true);
+            server.Serve("127.0.0.1", 22001, "specific");
+            redirect.EnsureBase([Edge]);
+            Generation(redirect, 2, new ServicePort(Web, 22000));
+            Flip(redirect, 2);
+            void Refused(TestNetwork from, string address, int port) =>
+                Assert.Equal(SocketError.ConnectionRefused, Assert.Throws<SocketException>(() => from.Ask(address, port)).SocketErrorCode);
+
+            Refused(server, "127.0.0.1", 21000);
+            LoopRoute[] routes =
+            [
+                new(1, new Service(IPAddress.Loopback, 80), 21000, 22001), new(1, Web, 21000, 22000), new(1, new Service(IPAddress.IPv6Any, 81, V6Only: true), 21001, 22000),
+            ];
+            redirect.SetLoops("edge", Mark(2), Mask, [.. routes]);
+            Assert.Equal(routes, redirect.ReadAll().Pairs["edge"].Loops);
+            Assert.Equal("specific", server.Ask("127.0.0.1", 21000));
+            foreach (string own in (string[])["127.0.0.2", "::1", "10.9.0.1", "fd09::1"]) Assert.Equal("two", server.Ask(own, 21000));
+            Assert.Equal("two", server.Ask("::1", 21001));
+            Refused(server, "127.0.0.1", 21001);
+            foreach (string outside in (string[])["10.9.0.1", "fd09::1"]) Refused(client, outside, 21000);
+            Assert.Equal(6, conntrack.Count(Mark(2), Mask)!.Value.All);
+
+            // The next start of a daemon leaves it as it is.
+            redirect.EnsureBase([Edge]);
+            Assert.Equal((2, 3), (redirect.ReadActive("edge"), redirect.ReadAll().Pairs["edge"].Loops.Length));
+            redirect.SetLoops("edge", 0, Mask, []);
+            Assert.Empty(redirect.ReadAll().Pairs["edge"].Loops);
+            Refused(server, "::1", 21000);
+            redirect.EnsureBase([], removeOthers: true);
+            Assert.DoesNotContain("edge", server.Exec("nft", "list", "ruleset"), StringComparison.Ordinal);
+        }
+    });
+
+    [Fact(Timeout = 30000)]
     public async Task A_service_comes_and_another_goes_in_one_switch() => await Task.Run(() =>
     {
         (TestNetwork server, TestNetwork client) = TestNetwork.CreateTwo();

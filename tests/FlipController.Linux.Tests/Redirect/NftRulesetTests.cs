@@ -26,7 +26,9 @@ public sealed class NftRulesetTests
     ];
 
     internal static string Everything => NftRuleset.Base(Pairs, []) + NftRuleset.AddGeneration("edge", 7, 0x00100700, 0x00ffff00, Ports)
-        + NftRuleset.Switch("edge", 7) + NftRuleset.AddGeneration("mail front/é", 1, 1, uint.MaxValue, Ports[..1]);
+        + NftRuleset.Switch("edge", 7) + NftRuleset.AddGeneration("mail front/é", 1, 1, uint.MaxValue, Ports[..1])
+        + NftRuleset.Loops("edge", 0x00100700, 0x00ffff00,
+            [new(6, new Service(IPAddress.Loopback, 8443), 22001, 21000), new(6, new Service(IPAddress.IPv6Any, 8443), 22001, 21002)]);
 
     [Fact]
     public void The_text_is_the_golden_text() => Golden.Same("everything.nft", Everything);
