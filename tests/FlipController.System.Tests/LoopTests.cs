@@ -98,6 +98,27 @@ public sealed class LoopTests
         Assert.Equal(["inner.sock.g00004"], Directory.GetFileSystemEntries(pair.Files.Path, "*inner.sock*").Select(Path.GetFileName));
     }
 
+    [Fact(Timeout = 120_000)]
+    public async Task Given_back_it_is_the_unmanaged_HAProxy_and_taken_over_again_the_pair()
+    {
+        const string unmanaged = "unmanaged";
+        await using PairUnderTest pair = await PairUnderTest.StartAsync(
+            new PairYaml { FlipsByItself = false, Drain = "{ deadline: 5m }" }, p => p.Write(Config(p, "v1", chroot: false)));
+        List<KeptAlive> first = await KeptAlive.OpenAsync(pair, 4, "v1");
+        NetnsProcess haproxy = pair.Nets.Server.Start("haproxy", "-D", "-f", pair.Files.Write("unmanaged.cfg", Config(pair, unmanaged, chroot: false)));
+        Assert.Equal(0, await haproxy.Exit(Patience));
+        GenerationStatus one = (await pair.StatusAsync()).Active!;
+        foreach ((string verb, string inner) in ((string, string)[])[("release", unmanaged), ("adopt", "v1")])
+        {
+            Said said = await pair.FlipctlAsync(verb, PairUnderTest.Name);
+            Assert.True(said.ExitCode == 0, $"{verb}: {said.Error}{said.Output}\n{pair.DaemonLog}");
+            await StoppedAsync(pair, one);
+            await Eventually.True(() => Chain(pair).Length == 1 && Chain(pair)[0].Contains(inner == unmanaged ? "dnat to :8443" : "dnat to :22", StringComparison.Ordinal),
+                Patience, () => $"what it connects to itself for should be led to {inner}: {string.Join('\n', Chain(pair))}");
+            await AskAsync(first, 2, "v1", inner);
+        }
+    }
+
     private static async Task AskAsync(List<KeptAlive> clients, int count, string outer, string inner)
     {
         for (int i = 0; i < count; i++)
