@@ -570,8 +570,17 @@ public sealed class TroubleWithTheKernelTests
         Assert.Equal([TroubledPair.Front], added.ServicesKept);
         Assert.Contains("\n-  http-request return status 200 content-type text/plain string v1 hdr X-Served-By v1\n", added.ConfigDiff);
         Assert.Contains("\n+  http-request return status 200 content-type text/plain string v2 hdr X-Served-By v2\n", added.ConfigDiff);
-        Assert.Contains("+ add rule inet flipcontroller generation-edge-2 ip daddr 127.0.0.1 tcp dport 8086", added.RulesetDiff);
+        Assert.Contains("\n+add rule inet flipcontroller generation-edge-2 ip daddr 127.0.0.1 tcp dport 8086", added.RulesetDiff);
+        Assert.Contains("\n-add rule inet flipcontroller pair-edge goto generation-edge-1\n", added.RulesetDiff);
+        Assert.Contains("\n+add rule inet flipcontroller pair-edge goto generation-edge-2\n", added.RulesetDiff);
+        Assert.Empty(added.ServicesChanged);
+        Assert.Equal(added.BinaryNow, added.BinaryThen);
         Assert.Empty(added.Problems);
+
+        pair.Save(TroubledPair.Serving("v2", front: TroubledPair.Front + " maxconn 50 name web"));
+        PlanReport changed = await PlanAsync(0);
+        Assert.EndsWith(": maxconn 50 name web", Assert.Single(changed.ServicesChanged).After);
+        Assert.Equal(TroubledPair.Front, changed.ServicesChanged[0].Service);
 
         pair.Save(TroubledPair.Serving("v2", front: "127.0.0.1:8087"));
         PlanReport dropped = await PlanAsync(0);
