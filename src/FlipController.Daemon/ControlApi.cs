@@ -42,12 +42,14 @@ internal static class ControlApi
         Pair(HttpMethods.Post, "/adopt", async (context, pair) =>
         {
             AdoptRequest request = await BodyAsync(context, WireJson.Default.AdoptRequest) ?? new AdoptRequest();
-            await EndedAsync(context, pair, pair.AdoptAsync(request), request.Wait, stopping);
+            if (await DeniedAsync(context, "take over from another program")) return;
+            bool done = await pair.FindUnmanagedAsync(request);
+            await EndedAsync(context, pair, pair.AdoptAsync(request, done), request.Wait, stopping);
         });
         Pair(HttpMethods.Post, "/release", async (context, pair) =>
         {
             ReleaseRequest request = await BodyAsync(context, WireJson.Default.ReleaseRequest) ?? new ReleaseRequest();
-            if (request.Unit is not null && await DeniedAsync(context, "name the unit to start (--unit)")) return;
+            if (await DeniedAsync(context, "give back to another program, which may be started for that")) return;
             await EndedAsync(context, pair, AnswerOf(pair, pair.ReleaseAsync(request)), request.Wait, stopping);
         });
         app.MapPost("/v1/reload", async context =>

@@ -1,6 +1,7 @@
 using System.Collections.Immutable;
 using FlipController.Core;
 using FlipController.Core.Machine;
+using FlipController.Linux.Kernel;
 using FlipController.Linux.State;
 using FlipController.Linux.Unmanaged;
 
@@ -15,46 +16,85 @@ internal sealed class Fallback(PairEdge edge, Func<PairState> state)
     private readonly SemaphoreSlim _oneAtATime = new(1);
     private readonly Systemd _systemd = new();
 
+    private Adoption? Recorded => edge.Store.ReadAdoption();
+
+    /// <summary>The front addresses it was about the last time.</summary>
+    public ImmutableArray<Service>? Services => Recorded?.Services;
+
     /// <summary>Who listens on the front addresses is written down as what NEW connections are taken over from.</summary>
     /// <exception cref="RefusedException">Nobody does, or not one HAProxy alone.</exception>
     public async Task FindAsync(ImmutableArray<Service> services, bool stop, CancellationToken cancel)
     {
-        UnmanagedFinding finding = await new UnmanagedSearch(_systemd).FindAsync(services, OwnPids(), cancel);
-        if (!finding.Refusals.IsEmpty)
-            throw new RefusedException($"pair {edge.Name}: cannot adopt: {string.Join(" | ", finding.Refusals)}; nothing was changed.");
-        edge.Store.SaveAdoption(new Adoption(finding.Haproxy ?? throw new RefusedException(
-            $"pair {edge.Name}: cannot adopt: nobody listens on {string.Join(", ", services)}; nothing was changed. "
-            + $"Say `flipctl flip {edge.Name}` to start the pair."), stop, null, services));
+        await _oneAtATime.WaitAsync(cancel);
+        try
+        {
+            UnmanagedFinding finding = await new UnmanagedSearch(_systemd).FindAsync(services, OwnPids(), cancel);
+            if (!finding.Refusals.IsEmpty)
+                throw new RefusedException($"pair {edge.Name}: cannot adopt: {string.Join(" | ", finding.Refusals)}; nothing was changed.");
+            if (finding.Haproxy is not { } haproxy)
+                throw new RefusedException($"pair {edge.Name}: cannot adopt: nobody else listens on {string.Join(", ", services)}; nothing was changed. "
+                    + (state().Active is { } active ? $"NEW connections go to {active} already." : $"Say `flipctl flip {edge.Name}` to start the pair."));
+            if (stop) RefuseOthers(haproxy, services);
+            edge.Store.SaveAdoption(new Adoption(haproxy, stop, null, services));
+        }
+        finally
+        {
+            _oneAtATime.Release();
+        }
     }
 
-    /// <summary>Who listens on these front addresses and may not be taken over from, in sentences.</summary>
-    public async Task<ImmutableArray<string>> StrangersAsync(IReadOnlyCollection<Service> services, CancellationToken cancel) =>
-        (await new UnmanagedSearch(_systemd).FindAsync(services, OwnPids(), cancel)).Refusals;
-
-    /// <summary>It is to stop listening.</summary>
-    public void AskToStop()
+    /// <summary>What it serves beside the pair's front addresses would be refused: left to it as long as somebody needs that.</summary>
+    private void RefuseOthers(UnmanagedHaproxy haproxy, ImmutableArray<Service> services)
     {
-        if (edge.Store.ReadAdoption() is { } adoption) edge.Store.SaveAdoption(adoption with { ToldToStop = true });
+        if (UnmanagedStop.Others(haproxy, services) is { IsEmpty: false } others)
+            throw new RefusedException($"pair {edge.Name}: {haproxy} is not told to stop: it listens on {string.Join(", ", others)} too, "
+                + "which the pair does not serve; adopt without --stop, or let it go there first. Nothing was done to it.");
     }
 
-    /// <summary>It is to serve again, from this unit when one is given: whoever was to stop it does not any more.</summary>
-    public void AskToServe(string? unit, ImmutableArray<Service> services)
+    /// <summary>Who listens on these front addresses and may not be taken over from, in sentences: all but the adopted one.</summary>
+    public async Task<ImmutableArray<string>> StrangersAsync(IReadOnlyCollection<Service> services, CancellationToken cancel)
     {
-        Adoption adoption = edge.Store.ReadAdoption() ?? new Adoption(null, false, null, services);
-        edge.Store.SaveAdoption(adoption with { ToldToStop = false, Unit = unit ?? adoption.Unit, Services = services });
+        UnmanagedFinding finding = await new UnmanagedSearch(_systemd).FindAsync(services, OwnPids(), cancel, asksUnit: false);
+        return finding.Haproxy is { } found && Recorded?.Haproxy is var known && !(known is not null && IsSame(known, found))
+            ? finding.Refusals.Add($"{found} listens on {string.Join(", ", finding.Served.Concat(finding.Unserved))}, would lose its NEW connections, "
+                + $"and is not the one that was adopted; say `flipctl adopt {edge.Name}` if that is meant")
+            : finding.Refusals;
+    }
+
+    private bool IsSame(UnmanagedHaproxy known, UnmanagedHaproxy found) => known.IsLike(found)
+        || (known.Unit is { } unit && _systemd.CgroupOf(found.Main.Pid) is { } cgroup && Systemd.UnitIn(cgroup) == unit);
+
+    /// <summary>It is to stop listening, once the pair has the NEW connections.</summary>
+    public async Task AskToStopAsync(CancellationToken cancel)
+    {
+        await _oneAtATime.WaitAsync(cancel);
+        try
+        {
+            if (Recorded is { } adoption) edge.Store.SaveAdoption(adoption with { ToldToStop = true });
+        }
+        finally
+        {
+            _oneAtATime.Release();
+        }
     }
 
     /// <summary>Tells the adopted HAProxy to stop listening, if that was asked for.</summary>
-    /// <returns>What became of it, in sentences; null: it was not asked for.</returns>
+    /// <returns>What became of it, in sentences; null: it was not asked for, or it is not the time.</returns>
     public async Task<string?> RelieveAsync(CancellationToken stop)
     {
         await _oneAtATime.WaitAsync(stop);
         try
         {
-            if (edge.Store.ReadAdoption() is not { ToldToStop: true, Haproxy: { } haproxy } adoption) return null;
-            // Nobody must be told to stop while NEW connections may still be its own.
-            if (state() is not { IsAdopted: true, Active: { } active } || edge.Redirect.ReadActive(edge.Name) != active.Number) return null;
-            StoppedHaproxy stopped = await new UnmanagedStop(_systemd, edge.Time).RunAsync(
+            if (Recorded is not { ToldToStop: true, Haproxy: { } haproxy } adoption || !HasTraffic()) return null;
+            // It may have been started again since: then that one is meant.
+            if ((await new UnmanagedSearch(_systemd).FindAsync(adoption.Services, OwnPids(), stop)).Haproxy is { } found
+                && found.Main != haproxy.Main && IsSame(haproxy, found))
+            {
+                haproxy = found;
+                edge.Store.SaveAdoption(adoption with { Haproxy = found });
+            }
+            RefuseOthers(haproxy, adoption.Services);
+            StoppedHaproxy stopped = await new UnmanagedStop(_systemd, edge.Time) { MayStop = HasTraffic }.RunAsync(
                 haproxy, adoption.Services, OwnPids(), said => Tell("progress", said), stop);
             string said = Said(haproxy, stopped);
             if (stopped.WasListening)
@@ -69,6 +109,10 @@ internal sealed class Fallback(PairEdge edge, Func<PairState> state)
             _oneAtATime.Release();
         }
     }
+
+    /// <summary>NEW connections go to a living generation, and nobody is giving them back.</summary>
+    private bool HasTraffic() => state() is { IsAdopted: true, Active: { } active, Phase: not Releasing }
+        && ProcessIdentity.Of(active).IsAlive && edge.Redirect.ReadActive(edge.Name) == active.Number;
 
     /// <summary>The same, its failure told instead of thrown: for a time when nobody waits for it.</summary>
     public async Task RelieveUnwaitedAsync(CancellationToken stop)
@@ -97,20 +141,25 @@ internal sealed class Fallback(PairEdge edge, Func<PairState> state)
         return string.Join(". ", [what, .. stopped.Notes]) + ".";
     }
 
-    /// <summary>Finds it listening, or starts it, and has it prove itself. Null: NEW connections can go to it; else why not.</summary>
-    public async Task<string?> ProveAsync(ImmutableArray<Service> services, Action<string> progress, CancellationToken stop)
+    /// <summary>
+    /// Finds it listening, or starts it, and has it prove itself; whoever was to stop it does not any more. Null: NEW connections can
+    /// go to it; else why not.
+    /// </summary>
+    public async Task<string?> ProveAsync(ReleaseRun run, ImmutableArray<Service> services, Action<string> progress, CancellationToken stop)
     {
         await _oneAtATime.WaitAsync(stop);
         try
         {
-            Adoption? adoption = edge.Store.ReadAdoption();
+            Adoption known = Recorded ?? new Adoption(null, false, null, services);
+            Adoption adoption = known with { ToldToStop = false, Unit = run.Unit ?? known.Unit, Services = services };
+            edge.Store.SaveAdoption(adoption);
             UnmanagedHaproxy haproxy = await new UnmanagedStart(_systemd, edge.Time).RunAsync(
-                adoption?.Haproxy, adoption?.Unit, services, OwnPids(), progress, stop);
-            edge.Store.SaveAdoption(new Adoption(haproxy, false, adoption?.Unit, services));
+                adoption.Haproxy, adoption.Unit, services, OwnPids(), progress, stop);
+            edge.Store.SaveAdoption(adoption with { Haproxy = haproxy });
             return await new UnmanagedProof(edge.Options.Gate, edge.Time).ProveAsync(
                 haproxy, services, question => progress($"{haproxy} must show that {question}"), stop);
         }
-        catch (FlipException e)
+        catch (Exception e) when (e is FlipException or IOException or UnauthorizedAccessException)
         {
             return e.Message;
         }
@@ -123,13 +172,13 @@ internal sealed class Fallback(PairEdge edge, Func<PairState> state)
     /// <summary>Null: none is known.</summary>
     public async Task<UnmanagedStatus?> StatusAsync(CancellationToken stop)
     {
-        if (edge.Store.ReadAdoption() is not { Haproxy: { } known } adoption) return null;
+        if (Recorded is not { Haproxy: { } known } adoption) return null;
         HashSet<int> own = OwnPids();
-        UnmanagedHaproxy? found = (await new UnmanagedSearch(_systemd).FindAsync(adoption.Services, own, stop)).Haproxy;
+        UnmanagedHaproxy? found = (await new UnmanagedSearch(_systemd).FindAsync(adoption.Services, own, stop, asksUnit: false)).Haproxy;
         int connections = UnmanagedSearch.Connections(adoption.Services, own).Sum(c => c.Count);
         UnmanagedHaproxy shown = found ?? known;
         return new UnmanagedStatus(
-            shown.Unit ?? shown.Executable, shown.Main.IsAlive ? shown.Main.Pid : null, found is not null, connections, adoption.ToldToStop);
+            known.Unit ?? shown.Executable, shown.Main.IsAlive ? shown.Main.Pid : null, found is not null, connections, adoption.ToldToStop);
     }
 
     private HashSet<int> OwnPids() => [.. state().Generations.Select(g => g.Pid)];

@@ -63,7 +63,7 @@ internal sealed class Pair : IAsyncDisposable
                 Name, saved.Phase.Name, string.Join(", ", alive.Order()), redirectTo?.ToString() ?? "none");
         _loop.Post(new Restarted(_edge.Now, alive.ToImmutable(), redirectTo, _edge.Options.Drain.MaxRetired));
         foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) _effects.Follow(generation);
-        if (saved is { IsAdopted: true, Active: not null, Phase: not Releasing }) _effects.Relieve();
+        _effects.Relieve();
         _effects.KeepServerState();
         _effects.KeepLoops();
         Task loop = Task.Run(() => _loop.RunAsync(_stop.Token));
@@ -134,59 +134,50 @@ internal sealed class Pair : IAsyncDisposable
     private ChosenBinary? Chosen(string? path) => path is null ? null : new ChosenBinary(path, Options.Haproxy.Binary);
 
     /// <summary>
-    /// NEW connections of the HAProxy that listens on the front addresses go to the pair; with <c>stop</c> it is told to finish.
-    /// What was done already is not done twice; what a killed controller left undone its next start does.
+    /// Finds whom NEW connections would be taken over from. It throws what stands in the way, before anything is begun.
     /// </summary>
-    public async Task<FlipAnswer> AdoptAsync(AdoptRequest request)
+    /// <returns>NEW connections go to the pair already.</returns>
+    public async Task<bool> FindUnmanagedAsync(AdoptRequest request)
     {
         PairState s = State;
-        ImmutableArray<Service> services = await ServicesAsync(s);
-        FlipRecord flip;
+        if (s.Phase is Releasing) throw new RefusedException($"pair {Name}: {Refusal.ReleaseUnderWay.Sentence()}");
         bool done = s is { IsAdopted: true, Active: not null };
         try
         {
-            if (!done) await _effects.Fallback.FindAsync(services, request.Stop, _stop.Token);
+            if (!done)
+                await _effects.Fallback.FindAsync(
+                    await _effects.Start.ServicesAsync(s.Active, null, s, _stop.Token), request.Stop, _stop.Token);
         }
         // An adoption that was under way has ended meanwhile, and told the one that is looked for to stop.
         catch (RefusedException) when (State is { IsAdopted: true, Active: not null })
         {
-            (done, s) = (true, State);
+            done = true;
         }
-        if (done)
-        {
-            int active = s.Active!.Number;
-            if (request.Stop) _effects.Fallback.AskToStop();
-            flip = new FlipRecord(s.LastFlipId, "adopt", active, active, "unchanged", _edge.Now, 0, null, request.Reason, null);
-        }
-        else
-        {
-            flip = await _loop.AskAsync(id => new FlipAsked(
+        if (done && request.Stop) await _effects.Fallback.AskToStopAsync(_stop.Token);
+        return done;
+    }
+
+    /// <summary>
+    /// NEW connections of the HAProxy that was found go to the pair; then it is told to finish, if that was asked for. What was done
+    /// already is not done twice; what a killed controller left undone its next start does.
+    /// </summary>
+    public async Task<FlipAnswer> AdoptAsync(AdoptRequest request, bool done)
+    {
+        FlipRecord flip = done && State.Active is { Number: var active }
+            ? new FlipRecord(State.LastFlipId, "adopt", active, active, "unchanged", _edge.Now, 0, null, request.Reason, null)
+            : await _loop.AskAsync(id => new FlipAsked(
                 _edge.Now, new FlipWish(FlipTrigger.Adopt, request.Reason, true, null, null, [id])));
-        }
         string? said = flip.Outcome is "done" or "unchanged" ? await _effects.Fallback.RelieveAsync(_stop.Token) : null;
         return new FlipAnswer(Name, flip, said);
     }
 
-    /// <summary>What the active generation serves; without one, what the files would.</summary>
-    private async Task<ImmutableArray<Service>> ServicesAsync(PairState s)
-    {
-        if (s.Active is { } active) return [.. active.Ports.Select(p => p.Service)];
-        RenderedConfiguration rendered = await _effects.Start.RenderAsync(
-            _effects.Start.BinaryOf(s.Binary), _effects.Start.ReadFiles(), _edge.PlaceOf(s.LastNumber + 1), Slot.Blue, _stop.Token);
-        return [.. rendered.Services.Select(p => p.Service)];
-    }
-
     /// <summary>NEW connections go to the unmanaged HAProxy, once it is proven.</summary>
-    public async Task<FlipRecord> ReleaseAsync(ReleaseRequest request)
-    {
-        PairState s = State;
-        if (s.Phase is Steady or Watching or Faulted) _effects.Fallback.AskToServe(request.Unit, await ServicesAsync(s));
-        return await _loop.AskAsync(id => new ReleaseAsked(_edge.Now, request.Reason, id));
-    }
+    public Task<FlipRecord> ReleaseAsync(ReleaseRequest request) =>
+        _loop.AskAsync(id => new ReleaseAsked(_edge.Now, request.Reason, id, request.Unit));
 
     public async Task<FlipRecord> RollbackAsync(RollbackRequest request)
     {
-        if (State is { Phase: Watching { Undo.Previous: var previous }, Active: { } current })
+        if (State is { Phase: Watching or Preparing, Phase.Previous: { } previous, Active: { } current })
             await RuntimeContinuity.GoBackAsync(_edge, current, previous, CancellationToken.None);
         return await _loop.AskAsync(id => new RollbackAsked(_edge.Now, request.Reason, id));
     }
@@ -238,6 +229,15 @@ internal sealed class Pair : IAsyncDisposable
             g.Version, closes);
     }
 
+    /// <summary>Its text without the key of the peers: whoever may ask for it may not write into stick tables.</summary>
+    private string Shown(RenderedFile file)
+    {
+        string text = Encoding.UTF8.GetString(file.Content);
+        return file.Source is null && Options.Continuity.StickTables == StickTablesRule.Shared
+            ? text.Replace(_edge.Store.PeersKey(), "KEY", StringComparison.Ordinal)
+            : text;
+    }
+
     /// <summary>What a flip now would start.</summary>
     public async Task<RenderReport> RenderAsync(Slot slot, CancellationToken stop)
     {
@@ -245,7 +245,7 @@ internal sealed class Pair : IAsyncDisposable
         RenderedConfiguration rendered = await _effects.Start.RenderAsync(
             _effects.Start.BinaryOf(State.Binary), snapshot, _edge.PlaceOf(State.LastNumber + 1), slot, stop);
         return new RenderReport(
-            Name, slot.Name(), [.. rendered.Files.Select(f => new RenderedText(f.Path, f.Source, Encoding.UTF8.GetString(f.Content)))],
+            Name, slot.Name(), [.. rendered.Files.Select(f => new RenderedText(f.Path, f.Source, Shown(f)))],
             [.. rendered.Notes.Select(n => n.ToString())]);
     }
 

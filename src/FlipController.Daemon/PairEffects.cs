@@ -70,7 +70,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 Beside($"end {discard.Number}", stop => _departure.DiscardAsync(discard.Number, stop));
                 break;
             case Retire retire:
-                Beside("server state once", stop => _serverState.SaveAsync(state().Active, stop));
+                Beside("server state once", stop => _serverState.SaveAsync(state().Active ?? retire.Generation, stop));
                 Beside($"retire {retire.Generation.Number}", stop => _departure.RetireAsync(retire, _loops, post, stop));
                 break;
             case Close close:
@@ -126,7 +126,8 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     private async Task ProveAsync(Prove prove, CancellationToken stop)
     {
         var runtime = new RuntimeContinuity(edge, prove.Candidate, prove.Against);
-        await runtime.BeginAsync(stop);
+        // With nobody to compare with, nothing may keep it from serving.
+        if (prove.Against is not null) await runtime.BeginAsync(stop);
         string? why = await _gate.ProveAsync(
             prove.Candidate, edge.AdminOf(prove.Candidate), prove.Against is { } active ? edge.AdminOf(active) : null,
             question => Tell("progress", "gating", $"{prove.Candidate} must show that {question}"), stop);
@@ -134,6 +135,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         post(why is null
             ? new GatePassed(edge.Now, prove.Candidate.Number, await runtime.EndAsync(t => Tell("progress", "gating", t), stop))
             : new GateFailed(edge.Now, prove.Candidate.Number, $"{why}; {PairEdge.Holds(prove.Against)}."));
+        if (why is null && prove.Against is null) await runtime.BeginAsync(stop);
     }
 
     private PairEvent SwitchNow(Switch order)
@@ -187,9 +189,17 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
 
     private async Task ProveFallbackAsync(ProveFallback prove, CancellationToken stop)
     {
-        string? why = await Fallback.ProveAsync(
-            prove.Active is { } active ? [.. active.Ports.Select(p => p.Service)] : edge.Store.ReadAdoption()?.Services ?? [],
-            question => Tell("progress", "releasing", question), stop);
+        string? why;
+        try
+        {
+            why = await Fallback.ProveAsync(
+                prove.Run, await Start.ServicesAsync(prove.Active, Fallback.Services, state(), stop),
+                question => Tell("progress", "releasing", question), stop);
+        }
+        catch (FlipException e)
+        {
+            why = e.Message;
+        }
         post(why is null
             ? new FallbackProven(edge.Now, prove.Run.Id)
             : new FallbackFailed(edge.Now, prove.Run.Id, $"{why}; {PairEdge.Holds(prove.Active)}."));
@@ -237,7 +247,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         edge.Log.Log(level, new EventId(111, "Flip"), "pair {Pair}: {Flip}", edge.Name, text);
         Tell("flip", state().Phase.Name, text, flip);
         Slot? slot = state().Active?.Slot;
-        if (flip is { Trigger: "adopt", Outcome: "done" }) Relieve();
+        if (flip.Outcome == "done" && state().IsAdopted) Relieve();
         Beside($"hook {flip.Id} {flip.Outcome}", stop => _hooks.FlippedAsync(flip, slot, stop));
     }
 

@@ -54,7 +54,7 @@ internal sealed class Plan(PairEdge edge, StandbyStart start)
         HashSet<Service> then = rendered is null ? now : [.. rendered.Services.Select(p => p.Service)];
         if (edge.Options.Gate.DroppedServices == DroppedServices.Refuse && now.Except(then).Any())
             problems.Add("front addresses would be dropped, which is refused without --allow-drop (gate.dropped_services)");
-        BinaryReport? binaryNow = s.Active is null ? null : new BinaryReport(runs, s.Active.Version);
+        BinaryReport? binaryNow = s.Active is null ? null : new BinaryReport(s.Active.Binary ?? runs, s.Active.Version);
         var binaryThen = new BinaryReport(planned, version);
         return new PlanReport(
             edge.Name, after?.ContentSha256 != s.Active?.ContentSha256 || (binaryNow is not null && binaryNow != binaryThen), slot.Name(),

@@ -17,6 +17,8 @@ internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Gen
 {
     private const int MostSentences = 200;
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30), s_patienceBack = TimeSpan.FromSeconds(1);
+    // The gate's verdict must not grow old before the switch.
+    private static readonly TimeSpan s_patienceLate = TimeSpan.FromSeconds(10);
     private HashSet<string> _made = [];
 
     /// <summary>Before the gate.</summary>
@@ -53,12 +55,12 @@ internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Gen
         if (active is null) return null;
         ImmutableArray<RuntimeChange> changes = [];
         string? failed = await BoundedAsync(
-            edge, async bound => changes = await LookAsync(active, withLate: true, bound), s_patience, stop);
+            edge, async bound => changes = await LookAsync(active, withLate: true, bound), s_patienceLate, stop);
         ImmutableArray<string> carried = Sentences(changes.Where(c => c.Why is null));
         ImmutableArray<string> lost = Sentences(changes.Where(c => c.Why is not null));
         if (edge.Options.Continuity.RuntimeChanges == RuntimeChangesRule.Carry)
             failed ??= await BoundedAsync(edge, async bound => RuntimeBaseline.Switch.Save(
-                edge.PlaceOf(candidate.Number), await RuntimeReading.ReadAsync(edge.AdminOf(candidate), bound)), s_patience, stop);
+                edge.PlaceOf(candidate.Number), await RuntimeReading.ReadAsync(edge.AdminOf(candidate), bound)), s_patienceLate, stop);
         if (failed is not null) lost = lost.Add($"whatever was changed at run time on {active}: {failed}");
         foreach (string sentence in carried)
             edge.Log.LogInformation(new EventId(151, "RuntimeCarried"), "pair {Pair}: carried to {Candidate}: {Change}",

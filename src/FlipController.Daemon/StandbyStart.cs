@@ -40,7 +40,7 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
             string version = (await new AdminSocket(place.AdminSocket).ShowInfoAsync(stop)).Version;
             var generation = new Generation(
                 run.Number, run.Slot, process.Pid, process.StartTicks, process.BootId, snapshot.ConfigSha256, snapshot.ContentSha256,
-                edge.Now, rendered.Services, edge.Mark.NextTag(run.Number, livingTags), version, rendered.Loops);
+                edge.Now, rendered.Services, edge.Mark.NextTag(run.Number, livingTags), version, binary, rendered.Loops);
             edge.Redirect.RemoveGeneration(edge.Name, run.Number);
             edge.Redirect.AddGeneration(edge.Name, run.Number, edge.Mark.ValueOf(generation.Tag), edge.Mark.Mask, generation.Ports);
             return new Prepared(edge.Now, generation);
@@ -57,6 +57,17 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
     /// <summary>What an operator chose counts until the configuration names another program.</summary>
     public string BinaryOf(ChosenBinary? chosen) =>
         chosen is not null && chosen.InsteadOf == edge.Options.Haproxy.Binary ? chosen.Path : edge.Options.Haproxy.Binary;
+
+    /// <summary>What the active generation serves; without one, what was served when it is known, else what the files say.</summary>
+    public async Task<ImmutableArray<Service>> ServicesAsync(
+        Generation? active, ImmutableArray<Service>? before, PairState s, CancellationToken stop)
+    {
+        if (active is not null) return [.. active.Ports.Select(p => p.Service)];
+        if (before is { IsDefaultOrEmpty: false } known) return known;
+        RenderedConfiguration rendered = await RenderAsync(
+            BinaryOf(s.Binary), ReadFiles(), edge.PlaceOf(s.LastNumber + 1), Slot.Blue, stop);
+        return [.. rendered.Services.Select(p => p.Service)];
+    }
 
     private Snapshot Content(FlipRun run) => run.Wish.FromGeneration is { } number
         ? edge.Store.ReadSnapshot(number) ?? throw new FlipException($"the configuration of generation {number} is no longer kept")

@@ -8,7 +8,7 @@ public class LoopRouteTests
     private static Generation Made(int number, params string[] services)
     {
         ImmutableArray<ServicePort> ports = [.. services.Select((s, i) => new ServicePort(Parsed(s), number * 100 + i))];
-        return new(number, Slot.Blue, number, 1, "boot", "aa", "bb", DateTimeOffset.UnixEpoch, ports, number, "2.6.12", [Parsed(services[0])]);
+        return new(number, Slot.Blue, number, 1, "boot", "aa", "bb", DateTimeOffset.UnixEpoch, ports, number, "2.6.12", Loops: [Parsed(services[0])]);
     }
 
     private static Service Parsed(string text) => Service.TryParse(text, out Service? service) ? service : throw new ArgumentException(text);

@@ -26,7 +26,7 @@ public sealed record RollbackAsked(DateTimeOffset At, string? Reason, long Reque
 }
 
 /// <summary>NEW connections are to go to the unmanaged server again.</summary>
-public sealed record ReleaseAsked(DateTimeOffset At, string? Reason, long Request) : PairEvent(At)
+public sealed record ReleaseAsked(DateTimeOffset At, string? Reason, long Request, string? Unit = null) : PairEvent(At)
 {
     public override PairEventKind Kind => PairEventKind.ReleaseAsked;
 }

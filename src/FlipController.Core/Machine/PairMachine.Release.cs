@@ -37,7 +37,7 @@ public static partial class PairMachine
                 return Return(s with { LastFlip = given }, undo, "returned", $"generation {died.Number} {died.How}", [], true)
                     .Before(new Record(given), new Answer(phase.Run.Requests, given));
             case GenerationDied died when died.Number == s.Active?.Number:
-                return new Next(s with { Active = null, Fault = DeathFault(died) }, []);
+                return Deserted(s, died, []);
             default:
                 return Meaningless(s, e);
         }
@@ -63,7 +63,7 @@ public static partial class PairMachine
 
     private static Next Release(PairState s, ReleaseAsked asked, UndoWindow? undo)
     {
-        var run = new ReleaseRun(s.LastFlipId + 1, asked.Reason, [asked.Request], s.Active?.Number, asked.At);
+        var run = new ReleaseRun(s.LastFlipId + 1, asked.Reason, [asked.Request], s.Active?.Number, asked.At, asked.Unit);
         return new Next(
             s with { LastFlipId = run.Id, RetryTicket = null, Phase = new Releasing(run, undo, IsProven: false) },
             [new ProveFallback(run, s.Active)]);

@@ -76,8 +76,11 @@ public static partial class PairMachine
                     return new Next(
                         s with { Active = active, Phase = r with { Undo = undo, IsProven = false } },
                         [.. undo is not null && active is not null ? [new Watch(undo, active)] : (Effect[])[],
-                            new ProveFallback(r.Run, active)]);
+                            .. active is null ? ToFallback(s) : [], new ProveFallback(r.Run, active)]);
                 case Releasing r:
+                    FlipRecord ended = Ended(r.Run, "failed", e.At, null, "the rules were gone when the controller started; they are set again");
+                    s = s with { LastFlip = ended };
+                    effects.Add(new Record(ended));
                     return WithUndo(r.Undo, keepWindow: false);
                 case Released:
                     return new Next(s, [.. Unredirected()]);

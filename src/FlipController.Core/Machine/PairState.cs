@@ -71,7 +71,8 @@ public sealed record FlipWish(
     {
         Requests = Requests.AddRange(newer.Requests),
         // A file change must not turn an operator's explicit flip into one that is skipped when the content is the same.
-        Trigger = Trigger is FlipTrigger.Operator or FlipTrigger.Adopt ? Trigger : newer.Trigger,
+        Trigger = Trigger == FlipTrigger.Adopt || newer.Trigger == FlipTrigger.Adopt ? FlipTrigger.Adopt
+            : Trigger == FlipTrigger.Operator ? FlipTrigger.Operator : newer.Trigger,
         Binary = newer.Binary ?? Binary,
         AllowDrop = newer.Trigger == FlipTrigger.Files ? AllowDrop : newer.AllowDrop,
         FromGeneration = newer.FromGeneration,
@@ -84,7 +85,9 @@ public sealed record FlipRun(
     int Id, FlipWish Wish, int Number, Slot Slot, int? From, DateTimeOffset Started, ChosenBinary? Binary = null);
 
 /// <summary>A release under way.</summary>
-public sealed record ReleaseRun(int Id, string? Reason, ImmutableArray<long> Requests, int? From, DateTimeOffset Started);
+/// <param name="Unit">The systemd unit to start when nobody listens; null: what was adopted.</param>
+public sealed record ReleaseRun(
+    int Id, string? Reason, ImmutableArray<long> Requests, int? From, DateTimeOffset Started, string? Unit = null);
 
 /// <summary>The undo window: the previous generation is warm, one transaction away.</summary>
 public sealed record UndoWindow(FlipRun Run, Generation Previous, DateTimeOffset Since);

@@ -36,7 +36,7 @@ public static class HostSurroundings
             Environment = host.Environment!.Concat(variables).GroupBy(v => v.Key).ToDictionary(v => v.Key, v => v.Last().Value),
             Build = build,
             // What the program is does not change while it runs, and what the environment is never gets there.
-            Condition = condition => !build.Version.IsAtLeast(2, 5) ? null : s_answers.GetOrAdd((build, condition), key => Ask(binary, key.Item2)),
+            Condition = condition => !build.Version.IsAtLeast(2, 5) ? null : Answer(build, binary, condition),
         };
     }
 
@@ -47,6 +47,15 @@ public static class HostSurroundings
             .ToDictionary(v => (string)v.Key, v => (string?)v.Value ?? "", StringComparer.Ordinal),
         Resolve = HostNames.Resolve,
     };
+
+    /// <summary>Only what it said is remembered: one that could not be asked may be asked again.</summary>
+    private static bool? Answer(HaproxyBuild build, string binary, string condition)
+    {
+        if (s_answers.TryGetValue((build, condition), out bool? known)) return known;
+        bool? answer = Ask(binary, condition);
+        if (answer is not null) s_answers[(build, condition)] = answer;
+        return answer;
+    }
 
     /// <summary><c>haproxy -cc</c>, since 2.5: 0 true, 1 false, 2 not understood.</summary>
     private static bool? Ask(string binary, string condition)

@@ -22,6 +22,10 @@ public sealed record UnmanagedHaproxy(
     [JsonIgnore]
     public bool IsMasterWorker => !Listening.Contains(Main);
 
+    /// <summary>The same process, or the same program with the same command line, whatever reload it comes from.</summary>
+    public bool IsLike(UnmanagedHaproxy other) => Main == other.Main || (Executable == other.Executable
+        && StartArguments.Check(Arguments).SequenceEqual(StartArguments.Check(other.Arguments)));
+
     /// <summary>Everything that a person needs to find it.</summary>
     public override string ToString() => $"HAProxy (process {Main.Pid}{(Unit is null ? "" : $", {Unit}")})";
 }

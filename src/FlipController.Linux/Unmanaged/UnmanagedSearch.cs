@@ -20,8 +20,9 @@ public sealed record UnmanagedFinding(
 public sealed class UnmanagedSearch(Systemd systemd)
 {
     /// <param name="ourPids">The generations' own processes, which are never unmanaged.</param>
+    /// <param name="asksUnit">False: its unit is not asked for, and systemd's silence stands in nobody's way.</param>
     public async Task<UnmanagedFinding> FindAsync(
-        IReadOnlyCollection<Service> services, IReadOnlySet<int> ourPids, CancellationToken stop = default)
+        IReadOnlyCollection<Service> services, IReadOnlySet<int> ourPids, CancellationToken stop = default, bool asksUnit = true)
     {
         List<(Service Front, TcpSocket Socket)> listeners = Listeners(services);
         ILookup<uint, int> holders = Holders([.. listeners.Select(l => l.Socket.Inode)], ourPids);
@@ -62,7 +63,7 @@ public sealed class UnmanagedSearch(Systemd systemd)
         List<(HaproxyProcess Process, Service Front)> of = byMain[meant.Pid];
         ImmutableArray<Service> served = [.. services.Where(s => Covered(s, of.Select(h => h.Front)))];
         UnmanagedHaproxy? haproxy = meant.Describe(
-            [.. of.Select(h => h.Process.Identity).Distinct().OrderBy(p => p.Pid)], await systemd.UnitOfAsync(meant.Pid, stop));
+            [.. of.Select(h => h.Process.Identity).Distinct().OrderBy(p => p.Pid)], asksUnit ? await systemd.UnitOfAsync(meant.Pid, stop) : null);
         return haproxy is null
             ? new UnmanagedFinding(null, [], [.. services], refusals.ToImmutable())
             : new UnmanagedFinding(haproxy, served, [.. services.Except(served)], refusals.ToImmutable());

@@ -30,6 +30,9 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
     /// <summary>How long to look whether something starts it again when it has ended: runit and docker do within a second.</summary>
     public TimeSpan ReturnWatch { get; init; } = TimeSpan.FromSeconds(2);
 
+    /// <summary>Asked right before the signal: whether NEW connections really go elsewhere, now.</summary>
+    public Func<bool> MayStop { get; init; } = () => true;
+
     /// <param name="ourPids">The generations' processes.</param>
     /// <param name="progress">Told what is waited for.</param>
     /// <exception cref="FlipException">It does not stop, or is brought back; traffic is not touched by either.</exception>
@@ -62,6 +65,18 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
     internal static ImmutableArray<ProcessIdentity> Processes(UnmanagedHaproxy haproxy) => haproxy.Main.IsAlive
         ? [.. HaproxyProcess.All().Where(p => p.Main().Identity == haproxy.Main).Select(p => p.Identity).Union(haproxy.Listening.Where(p => p.IsAlive))]
         : [.. haproxy.Listening.Where(p => p.IsAlive)];
+
+    /// <summary>TCP addresses on which it listens beside these: whoever connects to one would be refused once it has stopped.</summary>
+    public static ImmutableArray<string> Others(UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services)
+    {
+        HashSet<uint> inodes = [.. Processes(haproxy).SelectMany(p => ProcessSockets.Inodes(p.Pid))];
+        HashSet<uint> known = [.. UnmanagedSearch.Listeners(services).Select(l => l.Socket.Inode)];
+        using var sockets = new SockDiag();
+        return
+        [
+            .. sockets.Listeners().Where(s => inodes.Contains(s.Inode) && !known.Contains(s.Inode)).Select(s => s.Local.ToString()).Distinct(),
+        ];
+    }
 
     internal static bool Listens(UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services)
     {
@@ -117,6 +132,8 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
         {
             if (signalled == 0 || time.GetElapsedTime(signalled) > s_again)
             {
+                if (!MayStop())
+                    throw new FlipException($"{haproxy} was not told to stop: NEW connections do not go to the pair any more; nothing was done to it");
                 ProcessIdentity[] leaders = [.. Leaders(haproxy).Where(p => HaproxyProcess.Handles(p.Pid, SoftStop))];
                 foreach (ProcessIdentity process in leaders) process.Signal(SoftStop);
                 if (leaders.Length > 0) signalled = time.GetTimestamp();
