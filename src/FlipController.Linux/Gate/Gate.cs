@@ -15,16 +15,6 @@ namespace FlipController.Linux.Gate;
 /// </summary>
 public sealed class Gate(GateOptions options, TimeProvider time)
 {
-    private static readonly TimeSpan s_firstPause = TimeSpan.FromMilliseconds(10);
-    private static readonly TimeSpan s_longestPause = TimeSpan.FromMilliseconds(200);
-
-    private readonly record struct Finding(bool Passed, bool Final, string? Why)
-    {
-        public static readonly Finding Yes = new(true, true, null);
-        public static Finding NotYet(string why) => new(false, false, why);
-        public static Finding Never(string why) => new(false, true, why);
-    }
-
     /// <summary>Null when everything is proven; else the first thing that is not, in one sentence.</summary>
     /// <param name="against">The admin socket of the generation that has the traffic; null: there is none.</param>
     /// <param name="progress">Told when the gate goes on to its next question.</param>
@@ -40,54 +30,8 @@ public sealed class Gate(GateOptions options, TimeProvider time)
             ("its servers are as healthy as the active one's", ct => ParityAsync(admin, against, ct)),
             ("its peers are in sync", ct => PeersAsync(admin, against, ct)),
         ];
-        using var bound = new CancellationTokenSource(options.Timeout, time);
-        using var both = CancellationTokenSource.CreateLinkedTokenSource(bound.Token, stop);
-        foreach (var (name, ask) in questions)
-        {
-            progress(name);
-            TimeSpan pause = s_firstPause;
-            string? why = null;
-            while (true)
-            {
-                try
-                {
-                    Finding finding = await ask(both.Token);
-                    if (finding.Passed) break;
-                    why = finding.Why;
-                    if (finding.Final) return why;
-                    if (Alive(candidate) is { Passed: false } dead) return dead.Why;
-                    await Task.Delay(pause, time, both.Token);
-                }
-                catch (FlipException e)
-                {
-                    why = e.Message;
-                    if (Alive(candidate) is { Passed: false } dead) return dead.Why;
-                    await PauseAsync(pause, both.Token);
-                }
-                catch (OperationCanceledException) when (!stop.IsCancellationRequested)
-                {
-                }
-                if (bound.IsCancellationRequested && !stop.IsCancellationRequested)
-                    return $"{candidate} did not prove within {Durations.Format(options.Timeout)} (gate.timeout) "
-                        + $"that {name}: {why ?? "no answer"}";
-                stop.ThrowIfCancellationRequested();
-                // Quick answers first, then ever more politely: the active one needs the processor.
-                pause = pause * 2 < s_longestPause ? pause * 2 : s_longestPause;
-            }
-        }
-        return null;
-    }
-
-    private async Task PauseAsync(TimeSpan pause, CancellationToken stop)
-    {
-        try
-        {
-            await Task.Delay(pause, time, stop);
-        }
-        catch (OperationCanceledException)
-        {
-            // The caller looks at both tokens next.
-        }
+        return await new Questions(options.Timeout, time).AskAsync(
+            candidate.ToString(), () => Alive(candidate).Why, questions, progress, stop);
     }
 
     private static Finding Alive(Generation candidate) => ProcessIdentity.Of(candidate).IsAlive

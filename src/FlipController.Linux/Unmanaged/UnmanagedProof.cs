@@ -13,45 +13,18 @@ namespace FlipController.Linux.Unmanaged;
 /// </summary>
 public sealed class UnmanagedProof(GateOptions options, TimeProvider time)
 {
-    private static readonly TimeSpan s_firstPause = TimeSpan.FromMilliseconds(10);
-    private static readonly TimeSpan s_longestPause = TimeSpan.FromMilliseconds(200);
-
     /// <summary>Null when everything is proven; else the first thing that is not, in one sentence.</summary>
     public async Task<string?> ProveAsync(
         UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services, Action<string> progress, CancellationToken stop)
     {
-        (string Name, Func<CancellationToken, Task<string?>> Ask)[] questions =
+        (string Name, Func<CancellationToken, Task<Finding>> Ask)[] questions =
         [
-            ("it listens on the front addresses", _ => Task.FromResult(Listens(haproxy, services))),
-            ("it takes connections", ct => ConnectsAsync(haproxy, services, ct)),
-            ("its probes are answered", ct => ProbesAsync(services, ct)),
+            ("it listens on the front addresses", _ => Task.FromResult(Finding.Unless(Listens(haproxy, services)))),
+            ("it takes connections", async ct => Finding.Unless(await ConnectsAsync(haproxy, services, ct))),
+            ("its probes are answered", async ct => Finding.Unless(await ProbesAsync(services, ct))),
         ];
-        using var bound = new CancellationTokenSource(options.Timeout, time);
-        using var both = CancellationTokenSource.CreateLinkedTokenSource(bound.Token, stop);
-        foreach (var (name, ask) in questions)
-        {
-            progress(name);
-            string? why = null;
-            TimeSpan pause = s_firstPause;
-            while (true)
-            {
-                if (!haproxy.Main.IsAlive) return $"{haproxy} is not alive";
-                try
-                {
-                    why = await ask(both.Token);
-                    if (why is null) break;
-                    await Task.Delay(pause, time, both.Token);
-                }
-                catch (OperationCanceledException) when (!stop.IsCancellationRequested)
-                {
-                }
-                stop.ThrowIfCancellationRequested();
-                if (bound.IsCancellationRequested)
-                    return $"{haproxy} did not prove within {Durations.Format(options.Timeout)} (gate.timeout) that {name}: {why ?? "no answer"}";
-                pause = pause * 2 < s_longestPause ? pause * 2 : s_longestPause;
-            }
-        }
-        return null;
+        return await new Questions(options.Timeout, time).AskAsync(
+            haproxy.ToString(), () => haproxy.Main.IsAlive ? null : $"{haproxy} is not alive", questions, progress, stop);
     }
 
     private static string? Listens(UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services)
