@@ -36,7 +36,7 @@ internal static class Phrases
     public static string Ended(string pair, FlipRecord flip) => flip.Outcome switch
     {
         "unchanged" when flip.Trigger == "release" => $"{pair}: nothing to do; new connections go to the unmanaged HAProxy already",
-        "unchanged" when flip.Trigger == "adopt" => $"{pair}: nothing to do; new connections go to the pair already",
+        "unchanged" when flip.Trigger == "adopt" => $"{pair}: new connections go to the pair already",
         "done" when flip.Trigger == "release" => $"{pair}: new connections go to the unmanaged HAProxy (before: generation {Number(flip.From)}); "
             + $"window {Window(flip.Hold)}, {flip.DurationMs} ms in all{StayBehind(flip)}",
         "unchanged" => $"{pair}: nothing to do; generation {Number(flip.From ?? flip.To)} already has the configuration on disk",

@@ -32,7 +32,8 @@ internal static class PlanVerb
 
     private static void Print(Terminal terminal, PlanReport plan)
     {
-        terminal.Line(plan.Changes
+        foreach (string problem in plan.Problems) terminal.Console.MarkupLineInterpolated($"[red]{plan.Pair}: a flip now would be refused: {problem}[/]");
+        if (plan.Problems.IsEmpty) terminal.Line(plan.Changes
             ? $"{plan.Pair}: a flip now would send new connections to a new generation{(plan.Slot is null ? "" : $" in {plan.Slot}")}"
             : $"{plan.Pair}: a flip now would change nothing");
         if (plan.BinaryThen is { } then && then != plan.BinaryNow)
@@ -55,7 +56,6 @@ internal static class PlanVerb
             terminal.Console.MarkupLineInterpolated(
                 $"  [{(change.Carried ? "green" : "yellow")}]would be {(change.Carried ? "carried" : "lost")}: {change.Subject} {change.Text}{Why(change)}[/]");
         foreach (string note in plan.Notes) terminal.Console.MarkupLineInterpolated($"  [yellow]note: {note}[/]");
-        foreach (string problem in plan.Problems) terminal.Console.MarkupLineInterpolated($"  [red]refused: {problem}[/]");
     }
 
     private static string Shown(string parameters) => parameters.Length == 0 ? "none" : parameters;

@@ -10,7 +10,8 @@ internal static class RollbackVerb
         Argument<string> pair = Arguments.Pair();
         Option<string?> reason = Arguments.Reason();
         Option<bool> noWait = Arguments.NoWait();
-        return new Verb("rollback", "Sends NEW connections back to the previous generation, while its undo window is open",
+        return new Verb("rollback", "Sends NEW connections back to the previous generation: the warm one inside the undo window, a new one with its "
+            + "configuration after it",
             ["flipctl rollback edge", "flipctl rollback edge --reason \"logins fail\""],
             (call, cancel) =>
             {

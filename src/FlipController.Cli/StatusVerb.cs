@@ -52,7 +52,7 @@ internal static class StatusVerb
             console.MarkupLineInterpolated(
                 $"  [red]redirect   the kernel sends new connections to generation {kernel}, the active one is {active}[/]");
         }
-        if (pair.Unmanaged is { } unmanaged) console.MarkupLineInterpolated($"  unmanaged  {About(unmanaged)}");
+        if (pair.Unmanaged is { } unmanaged) console.MarkupLineInterpolated($"  unmanaged  {About(unmanaged, pair.State == "released")}");
         console.MarkupLineInterpolated($"  hold       {pair.Hold.Method} ({pair.Hold.Configured}: {pair.Hold.Why})");
         if (pair.LastFlip is { } flip)
         {
@@ -81,11 +81,12 @@ internal static class StatusVerb
         }
     }
 
-    private static string About(UnmanagedStatus unmanaged)
+    private static string About(UnmanagedStatus unmanaged, bool serves)
     {
         string process = unmanaged.Pid is { } pid ? $"process {pid}" : "not running";
         string role = unmanaged switch
         {
+            { Listens: true } when serves => "has the new connections",
             { Listens: true, ToldToStop: true } => "told to stop, still listens on the front addresses",
             { Listens: true } => "listens on the front addresses: the fallback",
             { ToldToStop: true } => "told to stop, listens no more",

@@ -93,7 +93,15 @@ internal sealed class Fallback(PairEdge edge, Func<PairState> state)
                 haproxy = found;
                 edge.Store.SaveAdoption(adoption with { Haproxy = found });
             }
-            RefuseOthers(haproxy, adoption.Services);
+            try
+            {
+                RefuseOthers(haproxy, adoption.Services);
+            }
+            catch (RefusedException)
+            {
+                edge.Store.SaveAdoption(adoption with { Haproxy = haproxy, ToldToStop = false });
+                throw;
+            }
             StoppedHaproxy stopped = await new UnmanagedStop(_systemd, edge.Time) { MayStop = HasTraffic }.RunAsync(
                 haproxy, adoption.Services, OwnPids(), said => Tell("progress", said), stop);
             string said = Said(haproxy, stopped);
@@ -151,11 +159,12 @@ internal sealed class Fallback(PairEdge edge, Func<PairState> state)
         try
         {
             Adoption known = Recorded ?? new Adoption(null, false, null, services);
-            Adoption adoption = known with { ToldToStop = false, Unit = run.Unit ?? known.Unit, Services = services };
+            Adoption adoption = known with { ToldToStop = false, Services = services };
             edge.Store.SaveAdoption(adoption);
             UnmanagedHaproxy haproxy = await new UnmanagedStart(_systemd, edge.Time).RunAsync(
-                adoption.Haproxy, adoption.Unit, services, OwnPids(), progress, stop);
-            edge.Store.SaveAdoption(adoption with { Haproxy = haproxy });
+                adoption.Haproxy, run.Unit ?? adoption.Unit, services, OwnPids(), progress, stop);
+            // A unit that did not serve is not remembered.
+            edge.Store.SaveAdoption(adoption with { Haproxy = haproxy, Unit = run.Unit ?? adoption.Unit });
             return await new UnmanagedProof(edge.Options.Gate, edge.Time).ProveAsync(
                 haproxy, services, question => progress($"{haproxy} must show that {question}"), stop);
         }

@@ -128,8 +128,14 @@ internal sealed class Pair : IAsyncDisposable
     private void FilesHold(Snapshot snapshot) => _loop.Post(new FlipAsked(_edge.Now, new FlipWish(
         FlipTrigger.Files, $"{string.Join(", ", _edge.Options.Haproxy.Config)} changed", false, snapshot.ContentSha256, null, [])));
 
-    public Task<FlipRecord> FlipAsync(FlipRequest request) => _loop.AskAsync(id => new FlipAsked(
-        _edge.Now, new FlipWish(FlipTrigger.Operator, request.Reason, request.AllowDrop, null, null, [id], Chosen(request.Binary))));
+    public async Task<FlipRecord> FlipAsync(FlipRequest request)
+    {
+        if (State.Phase is Released && Options.Gate.TakenAddresses == TakenAddresses.Refuse
+            && await _effects.Fallback.StatusAsync(_stop.Token) is { Listens: true })
+            throw new RefusedException($"pair {Name}: {Refusal.AlreadyReleased.Sentence()}");
+        return await _loop.AskAsync(id => new FlipAsked(
+            _edge.Now, new FlipWish(FlipTrigger.Operator, request.Reason, request.AllowDrop, null, null, [id], Chosen(request.Binary))));
+    }
 
     private ChosenBinary? Chosen(string? path) => path is null ? null : new ChosenBinary(path, Options.Haproxy.Binary);
 
@@ -141,10 +147,13 @@ internal sealed class Pair : IAsyncDisposable
     {
         PairState s = State;
         if (s.Phase is Releasing) throw new RefusedException($"pair {Name}: {Refusal.ReleaseUnderWay.Sentence()}");
-        bool done = s is { IsAdopted: true, Active: not null };
+        // One that is under way is joined: what it found counts.
+        bool under = s.Phase is Preparing { Run.Wish.Trigger: FlipTrigger.Adopt } or Gating { Run.Wish.Trigger: FlipTrigger.Adopt }
+            or Switching { Run.Wish.Trigger: FlipTrigger.Adopt };
+        bool done = !under && s is { IsAdopted: true, Active: not null };
         try
         {
-            if (!done)
+            if (!done && !under)
                 await _effects.Fallback.FindAsync(
                     await _effects.Start.ServicesAsync(s.Active, null, s, _stop.Token), request.Stop, _stop.Token);
         }
@@ -153,7 +162,7 @@ internal sealed class Pair : IAsyncDisposable
         {
             done = true;
         }
-        if (done && request.Stop) await _effects.Fallback.AskToStopAsync(_stop.Token);
+        if ((done || under) && request.Stop) await _effects.Fallback.AskToStopAsync(_stop.Token);
         return done;
     }
 

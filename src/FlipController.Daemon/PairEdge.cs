@@ -36,7 +36,7 @@ internal sealed record PairEdge(
     }
 
     public static string Holds(Generation? active) => active is null
-        ? "nothing serves yet"
+        ? "no generation of the pair serves yet"
         : $"NEW connections go on to {active}, which was not touched";
 
     /// <summary>Established connections on a generation's private ports.</summary>

@@ -151,7 +151,7 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
                 && listeners.FirstOrDefault(l => Overlap(l, service)) is { } other)
                 throw new FlipException(
                     $"the front address {service} is in use: {Owner(other)} listens on {other.Local} and would lose its NEW connections; "
-                    + $"stop it first, or allow that ({(IsHaproxy(other) ? $"`flipctl adopt {edge.Name}`, " : "")}gate.taken_addresses)");
+                    + (IsHaproxy(other) ? $"say `flipctl adopt {edge.Name}` to take them over, or stop it" : "stop it first, or allow that (gate.taken_addresses)"));
         }
     }
 

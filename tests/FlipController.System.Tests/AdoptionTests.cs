@@ -89,6 +89,26 @@ public sealed class AdoptionTests
         await PassedAsync(load);
     }
 
+    [Fact(Timeout = 120_000)]
+    public async Task Asked_for_twice_it_is_one_adoption_and_a_wrong_unit_is_not_remembered()
+    {
+        await using PairUnderTest pair = await BesideAsync("-D");
+        Task<Said> stopping = pair.FlipctlAsync("adopt", PairUnderTest.Name, "--stop");
+        await pair.UntilAsync(s => s.State is "gating" or "switching" or "steady", "the adoption should begin");
+        Said plain = await pair.FlipctlAsync("adopt", PairUnderTest.Name), stopped = await stopping;
+        Assert.Equal((0, 0), (plain.ExitCode, stopped.ExitCode));
+        Assert.False((await pair.StatusAsync()).Unmanaged!.Listens);
+        Assert.Single((await pair.HistoryAsync()).Flips, f => f is { Trigger: "adopt", Outcome: "done" });
+
+        Said wrong = await pair.FlipctlAsync("release", PairUnderTest.Name, "--unit", "nobodys-own.service");
+        Assert.Equal(1, wrong.ExitCode);
+        Assert.Equal("v1", await pair.ServedByAsync());
+        await DoneAsync(pair, "release");
+        Assert.Equal(Unmanaged, await pair.ServedByAsync());
+        Assert.Equal(3, (await pair.FlipctlAsync("flip", PairUnderTest.Name)).ExitCode);
+        Assert.Null((await pair.StatusAsync()).Fault);
+    }
+
     /// <summary>A daemon that finds its front addresses taken by a HAProxy of the same files but for its name.</summary>
     private static async Task<PairUnderTest> BesideAsync(string how)
     {

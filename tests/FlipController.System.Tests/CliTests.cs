@@ -323,8 +323,8 @@ public sealed class CliTests : IDisposable
         var plan = new PlanReport("edge", true, "green", ["*:443"], ["*:81"], ["*:80"], [new("*:80", "", "ssl crt a.pem")], "--- a\n+++ b\n", "", new("haproxy", "2.6.12"), new("/opt/haproxy", "3.0.0"), [], [], ["*:81 would be dropped"]);
         using var daemon = new Responder(Socket, _ => Reply.Json(200, plan, WireJson.Default.PlanReport));
         Ran text = await FlipctlAsync("--socket", Socket, "plan", "edge");
-        Assert.Equal(new Ran(0, "edge: a flip now would send new connections to a new generation in green\n  binary: haproxy (2.6.12) -> /opt/haproxy (3.0.0)\n  + *:443\n  - *:81\n  ~ *:80\n      - none\n      + ssl crt a.pem\nconfiguration:\n"
-            + "  --- a\n  +++ b\n  refused: *:81 would be dropped\n", ""), text);
+        Assert.Equal(new Ran(0, "edge: a flip now would be refused: *:81 would be dropped\n  binary: haproxy (2.6.12) -> /opt/haproxy (3.0.0)\n  + *:443\n  - *:81\n  ~ *:80\n      - none\n      + ssl crt a.pem\nconfiguration:\n"
+            + "  --- a\n  +++ b\n", ""), text);
         plan = plan with { Problems = [] };
         Assert.Equal(1, (await FlipctlAsync("--socket", Socket, "plan", "edge", "--exit-code")).ExitCode);
         plan = plan with { Changes = false };

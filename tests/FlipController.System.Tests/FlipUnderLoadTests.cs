@@ -139,6 +139,21 @@ public sealed class FlipUnderLoadTests
     }
 
     [Fact(Timeout = 60_000)]
+    public async Task A_file_beside_the_configuration_that_is_written_all_the_time_keeps_no_change_waiting()
+    {
+        await using PairUnderTest pair = await PairUnderTest.StartAsync();
+        using var enough = new CancellationTokenSource();
+        Task noise = Task.Run(() =>
+        {
+            for (int i = 0; !enough.IsCancellationRequested; i++) File.WriteAllText(pair.Files["beside.log"], $"{i}");
+        });
+        await pair.FlipByEditAsync(Config("v2"));
+        Assert.Equal("v2", await pair.ServedByAsync());
+        await enough.CancelAsync();
+        await noise;
+    }
+
+    [Fact(Timeout = 60_000)]
     public async Task A_renewed_certificate_is_a_flip_and_new_connections_get_it()
     {
         Require.Program("openssl");

@@ -562,6 +562,7 @@ public sealed class TroubleWithTheKernelTests
         await using TroubledPair pair = await TroubledPair.StartAsync("    watch: { undo: 1s }\n", haproxyOptions: ", watch: false");
         pair.Save(TroubledPair.Serving("v2", more: "listen more\n  bind 127.0.0.1:8086\n"));
         await Eventually.True(() => File.Exists(pair.Dir["state/pairs/edge/history.jsonl"]), TimeSpan.FromSeconds(10), "the first flip should be written down");
+        await Eventually.True(() => File.Exists(pair.Dir["run/edge/g00001/runtime-baseline.json"]), TimeSpan.FromSeconds(10), "what its files give should be written down");
         (IReadOnlyList<string> processes, string rules, IReadOnlyList<string> run, IReadOnlyList<string> state, string history) before = Seen();
 
         PlanReport added = await PlanAsync(0);

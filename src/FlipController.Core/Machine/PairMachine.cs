@@ -302,7 +302,21 @@ public static partial class PairMachine
     private static PairState WaitingAgain(PairState s, FlipWish begun) =>
         s with { Pending = s.Pending is { } newer ? begun.ReplacedBy(newer) : begun };
 
-    private static Next Wait(PairState s, FlipWish wish) => new(Waiting(s, wish), []);
+    private static Next Wait(PairState s, FlipWish wish) => Joined(s, wish) ?? new Next(Waiting(s, wish), []);
+
+    /// <summary>An adoption asked for while one is under way is that one.</summary>
+    private static Next? Joined(PairState s, FlipWish wish)
+    {
+        if (wish.Trigger != FlipTrigger.Adopt) return null;
+        FlipRun Both(FlipRun run) => run with { Wish = run.Wish with { Requests = run.Wish.Requests.AddRange(wish.Requests) } };
+        return s.Phase switch
+        {
+            Preparing { Run.Wish.Trigger: FlipTrigger.Adopt } p => new Next(s with { Phase = p with { Run = Both(p.Run) } }, []),
+            Gating { Run.Wish.Trigger: FlipTrigger.Adopt } g => new Next(s with { Phase = g with { Run = Both(g.Run) } }, []),
+            Switching { Run.Wish.Trigger: FlipTrigger.Adopt } w => new Next(s with { Phase = w with { Run = Both(w.Run) } }, []),
+            _ => null,
+        };
+    }
 
     /// <summary>
     /// The files hold what runs already, or what was just gone back from: nothing to do for a change seen on disk; an operator's

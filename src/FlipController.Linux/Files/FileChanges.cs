@@ -74,15 +74,20 @@ public sealed class FileChanges(HaproxyOptions options, TimeProvider time) : IDi
         }
     }
 
-    /// <summary>Returns when no event came for the settle time.</summary>
+    /// <summary>
+    /// Returns when no event came for the settle time, or only such of other files: one that is written all the time, a log beside the
+    /// configuration, must not keep a change waiting.
+    /// </summary>
     private async Task RestAsync(CancellationToken stop)
     {
+        string before;
         do
         {
             while (_events.Reader.TryRead(out _)) { }
+            before = Metadata();
             await Task.Delay(options.Settle, time, stop);
         }
-        while (_events.Reader.TryPeek(out _));
+        while (_events.Reader.TryPeek(out _) && Metadata() != before);
     }
 
     /// <summary>Size and time of every file: what the regular look compares; an event makes a reading in any case.</summary>

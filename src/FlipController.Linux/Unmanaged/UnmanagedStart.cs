@@ -34,7 +34,8 @@ public sealed class UnmanagedStart(Systemd systemd, TimeProvider time)
         unit ??= recorded?.Unit;
         UnmanagedFinding found = await search.FindAsync(services, ourPids, stop);
         if (!found.Refusals.IsEmpty) throw new FlipException($"NEW connections cannot be given back: {string.Join(" | ", found.Refusals)}");
-        if (unit is not null) await systemd.ReleaseAsync(unit, stop);
+        // What listens already needs nothing of a unit that was merely named.
+        if (unit is not null && (!found.IsWhole || unit == recorded?.Unit)) await systemd.ReleaseAsync(unit, stop);
         if (found.IsWhole) return found.Haproxy!;
         if (found.Haproxy is { } part && (unit is null || part.Unit != unit))
             throw new FlipException($"{part} listens on {string.Join(", ", found.Served)} and not on {string.Join(", ", found.Unserved)}, and "
