@@ -15,6 +15,7 @@ namespace FlipController.Daemon;
 internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<PairEvent> post, Action<Answer> answer) : IAsyncDisposable
 {
     private static readonly TimeSpan s_firstRetry = TimeSpan.FromMilliseconds(500), s_longestRetry = TimeSpan.FromSeconds(30);
+    private static readonly TimeSpan s_longestBaseline = TimeSpan.FromSeconds(1);
     private readonly CancellationTokenSource _stop = new();
     private readonly ConcurrentDictionary<string, Running> _running = new();
     private readonly ConcurrentDictionary<Running, bool> _unfinished = new(); // with those that were told to cease and have not yet
@@ -126,16 +127,21 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     private async Task ProveAsync(Prove prove, CancellationToken stop)
     {
         var runtime = new RuntimeContinuity(edge, prove.Candidate, prove.Against);
-        // With nobody to compare with, nothing may keep it from serving.
-        if (prove.Against is not null) await runtime.BeginAsync(stop);
+        // Beside the gate when nobody serves: a large map that is read must not keep it from serving for long.
+        Task begun = runtime.BeginAsync(stop);
+        if (prove.Against is not null) await begun;
         string? why = await _gate.ProveAsync(
             prove.Candidate, edge.AdminOf(prove.Candidate), prove.Against is { } active ? edge.AdminOf(active) : null,
             question => Tell("progress", "gating", $"{prove.Candidate} must show that {question}"), stop);
-        if (why is null) await _serverState.SaveAsync(prove.Candidate, stop);
+        if (why is null)
+        {
+            await _serverState.SaveAsync(prove.Candidate, stop);
+            await Task.WhenAny(begun, Task.Delay(s_longestBaseline, edge.Time, stop));
+        }
         post(why is null
             ? new GatePassed(edge.Now, prove.Candidate.Number, await runtime.EndAsync(t => Tell("progress", "gating", t), stop))
             : new GateFailed(edge.Now, prove.Candidate.Number, $"{why}; {PairEdge.Holds(prove.Against)}."));
-        if (why is null && prove.Against is null) await runtime.BeginAsync(stop);
+        await begun;
     }
 
     private PairEvent SwitchNow(Switch order)
