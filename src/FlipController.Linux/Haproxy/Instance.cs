@@ -48,7 +48,11 @@ public sealed record GenerationPlace(string Runtime, string Pair, int Number)
         {
             string user = socket[..socket.LastIndexOf('.')], target = to is null ? user : $"{user}.{to.Name}";
             if (there?.Contains(Path.GetFullPath(target)) != false && System.IO.Directory.Exists(Path.GetDirectoryName(socket)))
+            {
                 AtomicFile.Link(socket, Path.GetFileName(target));
+                // Whoever removes the generation at this moment has not seen the link.
+                if (!File.Exists(SocketList)) File.Delete(socket);
+            }
         }
     }
 
@@ -57,8 +61,11 @@ public sealed record GenerationPlace(string Runtime, string Pair, int Number)
     {
         try
         {
-            foreach (string socket in OwnSockets())
-                if (System.IO.Directory.Exists(Path.GetDirectoryName(socket))) File.Delete(socket);
+            IReadOnlyList<string> sockets = OwnSockets();
+            DeleteAll(sockets);
+            // From here on nobody leads one of them anywhere; what was led there meanwhile goes too.
+            File.Delete(SocketList);
+            DeleteAll(sockets);
             System.IO.Directory.Delete(Directory, recursive: true);
         }
         catch (DirectoryNotFoundException)
@@ -69,6 +76,12 @@ public sealed record GenerationPlace(string Runtime, string Pair, int Number)
         File.Delete(AdminSocket);
         foreach (string socket in System.IO.Directory.EnumerateFiles(Path.Combine(Runtime, Pair), Name + ".*.sock")) File.Delete(socket);
         StatsLinks.Forget(this);
+    }
+
+    private static void DeleteAll(IEnumerable<string> sockets)
+    {
+        foreach (string socket in sockets)
+            if (System.IO.Directory.Exists(Path.GetDirectoryName(socket))) File.Delete(socket);
     }
 
     /// <summary>Numbers of every generation that has a directory in the pair's place.</summary>
