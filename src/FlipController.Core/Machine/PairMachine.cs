@@ -172,6 +172,8 @@ public static partial class PairMachine
         UndoWindow undo = phase.Undo;
         switch (e)
         {
+            case FlipAsked { Wish.Trigger: FlipTrigger.Adopt } asked when s is { IsAdopted: true, Active: { } served }:
+                return Adopted(s, served, asked.Wish, e.At);
             case FlipAsked asked when IsLive(s, asked.Wish):
                 return Live(s, asked.Wish);
             case FlipAsked asked:
@@ -254,6 +256,8 @@ public static partial class PairMachine
     {
         switch (e)
         {
+            case FlipAsked { Wish.Trigger: FlipTrigger.Adopt } asked when s is { IsAdopted: true, Active: { } served }:
+                return Adopted(s, served, asked.Wish, e.At);
             case FlipAsked asked when IsLive(s, asked.Wish):
                 return Live(s, asked.Wish);
             case FlipAsked asked:
@@ -301,6 +305,10 @@ public static partial class PairMachine
     /// <summary>A flip that had begun goes back to wait, behind no newer wish.</summary>
     private static PairState WaitingAgain(PairState s, FlipWish begun) =>
         s with { Pending = s.Pending is { } newer ? begun.ReplacedBy(newer) : begun };
+
+    /// <summary>What is asked for has been done.</summary>
+    private static Next Adopted(PairState s, Generation active, FlipWish wish, DateTimeOffset at) => new(s, [new Answer(wish.Requests,
+        new FlipRecord(s.LastFlipId, "adopt", active.Number, active.Number, "unchanged", at, 0, null, wish.Reason, null))]);
 
     private static Next Wait(PairState s, FlipWish wish) => Joined(s, wish) ?? new Next(Waiting(s, wish), []);
 

@@ -11,6 +11,7 @@ namespace FlipController.Linux.Files;
 /// </summary>
 public sealed class FileChanges(HaproxyOptions options, TimeProvider time) : IDisposable
 {
+    private static readonly TimeSpan s_longestNoise = TimeSpan.FromSeconds(3);
     private static readonly TimeSpan s_regularLook = TimeSpan.FromSeconds(5);
     private readonly Channel<bool> _events = Channel.CreateBounded<bool>(
         new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
@@ -75,11 +76,12 @@ public sealed class FileChanges(HaproxyOptions options, TimeProvider time) : IDi
     }
 
     /// <summary>
-    /// Returns when no event came for the settle time, or only such of other files: one that is written all the time, a log beside the
-    /// configuration, must not keep a change waiting.
+    /// Returns when no event came for the settle time. When that takes long, events of other files count no more: one that is written
+    /// all the time, a log beside the configuration, must not keep a change waiting.
     /// </summary>
     private async Task RestAsync(CancellationToken stop)
     {
+        long began = time.GetTimestamp();
         string before;
         do
         {
@@ -87,7 +89,7 @@ public sealed class FileChanges(HaproxyOptions options, TimeProvider time) : IDi
             before = Metadata();
             await Task.Delay(options.Settle, time, stop);
         }
-        while (_events.Reader.TryPeek(out _) && Metadata() != before);
+        while (_events.Reader.TryPeek(out _) && (time.GetElapsedTime(began) < s_longestNoise || Metadata() != before));
     }
 
     /// <summary>Size and time of every file: what the regular look compares; an event makes a reading in any case.</summary>
