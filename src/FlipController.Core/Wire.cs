@@ -19,11 +19,14 @@ public sealed record StatusReport(ImmutableArray<PairStatus> Pairs);
 /// <param name="UndoEnds">When the undo window closes, while it is open.</param>
 /// <param name="Fault">What is wrong now, in one sentence; null when nothing is.</param>
 /// <param name="Warnings">What HAProxy said when the active generation was started.</param>
+/// <param name="Drain">The drain that was asked for and has not ended.</param>
+/// <param name="HeldSlot">The slot in which nothing starts, until undrain.</param>
 /// <param name="Unmanaged">The HAProxy that NEW connections were taken over from; null: none was.</param>
 public sealed record PairStatus(
     string Name, string State, GenerationStatus? Active, GenerationStatus? Standby, GenerationStatus? Previous,
     ImmutableArray<GenerationStatus> Retired, bool Pending, RedirectStatus Redirect, HoldStatus Hold, FlipRecord? LastFlip,
-    DateTimeOffset? UndoEnds, string? Fault, ImmutableArray<string> Warnings, UnmanagedStatus? Unmanaged = null);
+    DateTimeOffset? UndoEnds, string? Fault, ImmutableArray<string> Warnings, UnmanagedStatus? Unmanaged = null,
+    DrainStatus? Drain = null, Slot? HeldSlot = null);
 
 /// <param name="Name">Its systemd unit, or its program.</param>
 /// <param name="Pid">Of its master, or of its only process; null: it does not run.</param>
@@ -40,15 +43,19 @@ public sealed record HoldStatus(string Configured, string Method, string Why);
 
 /// <param name="Ports">Front address to private port.</param>
 /// <param name="Closes">For a retired generation: when its drain deadline comes.</param>
+/// <param name="MemoryBytes">Resident memory of its process; null: it is gone.</param>
+/// <param name="Leaving">For a previous or retired generation: how far it is.</param>
 public sealed record GenerationStatus(
     string Slot, int Number, int Pid, [property: JsonPropertyName("config_sha256")] string ConfigSha256, DateTimeOffset Since,
-    ImmutableSortedDictionary<string, int> Ports, ConnectionCounts Connections, string Version, DateTimeOffset? Closes);
+    ImmutableSortedDictionary<string, int> Ports, ConnectionCounts Connections, string Version, DateTimeOffset? Closes,
+    [property: JsonPropertyName("memory_bytes")] long? MemoryBytes = null, LeavingStatus? Leaving = null);
 
 /// <summary>Three witnesses side by side; null: that one could not be asked.</summary>
 /// <param name="Conntrack">Conntrack entries with the generation's mark in a state that means a live connection.</param>
-/// <param name="Sockets">The kernel's established sockets on its private ports.</param>
+/// <param name="Sockets">The kernel's sockets of its process on its private ports, and what the kernel still delivers of those it closed.</param>
 /// <param name="Haproxy">HAProxy's own CurrConns.</param>
-public sealed record ConnectionCounts(int? Conntrack, int? Sockets, int? Haproxy);
+/// <param name="Why">Why they disagree, a sentence each; null: they do not.</param>
+public sealed record ConnectionCounts(int? Conntrack, int? Sockets, int? Haproxy, ImmutableArray<string>? Why = null);
 
 /// <param name="Trigger">
 /// start, files, operator, rollback, death (the active one died and is being replaced), adopt or release.
@@ -106,10 +113,11 @@ public sealed record HistoryReport(string Pair, ImmutableArray<FlipRecord> Flips
 public sealed record HistoriesReport(ImmutableArray<HistoryReport> Pairs);
 
 /// <summary>One line of GET /v1/events[?pair=NAME], newline-delimited JSON.</summary>
-/// <param name="Kind">state, progress, flip, drained or fault.</param>
+/// <param name="Kind">state, progress, flip, drain, drained or fault.</param>
 /// <param name="State">The pair's state after it.</param>
 /// <param name="Text">One sentence for a person.</param>
-public sealed record PairNotice(DateTimeOffset At, string Pair, string Kind, string State, string Text, FlipRecord? Flip = null);
+public sealed record PairNotice(DateTimeOffset At, string Pair, string Kind, string State, string Text, FlipRecord? Flip = null,
+    DrainLook? Drain = null);
 
 /// <summary>GET /v1/pairs/NAME/render/SLOT: the slot's HAProxy configuration.</summary>
 /// <param name="Notes">FILE:LINE: what is projected and yet worth knowing.</param>
@@ -166,4 +174,12 @@ public sealed record CheckLine(string Subject, bool Ok, string Found, string? Re
 [JsonSerializable(typeof(RenderReport))]
 [JsonSerializable(typeof(PlanReport))]
 [JsonSerializable(typeof(CheckReport))]
+[JsonSerializable(typeof(DrainRequest))]
+[JsonSerializable(typeof(UndrainRequest))]
+[JsonSerializable(typeof(DrainAnswer))]
+[JsonSerializable(typeof(ConnectionsReport))]
+[JsonSerializable(typeof(CloseRequest))]
+[JsonSerializable(typeof(CloseAnswer))]
+[JsonSerializable(typeof(DrainCurve))]
+[JsonSerializable(typeof(DrainsReport))]
 public sealed partial class WireJson : JsonSerializerContext;
