@@ -124,8 +124,13 @@ public enum AtDeadline { Close, Keep }
 
 public sealed record DrainOptions
 {
+    /// <summary>How long a retired generation's connections may stay.</summary>
     public TimeSpan Deadline { get; init; } = TimeSpan.FromMinutes(10);
+    /// <summary>Front addresses whose connections may stay for another time.</summary>
+    public ImmutableSortedDictionary<string, TimeSpan> Services { get; init; } = ImmutableSortedDictionary<string, TimeSpan>.Empty;
     public AtDeadline AtDeadline { get; init; } = AtDeadline.Close;
+    /// <summary>Over how long the connections that are left at a deadline are closed, the longest idle ones first.</summary>
+    public TimeSpan Spread { get; init; } = TimeSpan.FromSeconds(10);
     public int MaxRetired { get; init; } = 4;
 }
 

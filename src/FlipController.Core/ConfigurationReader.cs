@@ -146,8 +146,10 @@ public static class ConfigurationReader
             Drain = new DrainOptions
             {
                 Deadline = drain.Value("deadline", initial.Drain.Deadline, Duration(TimeSpan.FromSeconds(1), TimeSpan.FromHours(24))),
+                Services = ReadServiceDeadlines(drain, initial.Drain.Services, faults),
                 AtDeadline = drain.Value("at_deadline", initial.Drain.AtDeadline,
                     OneOf([("close", AtDeadline.Close), ("keep", AtDeadline.Keep)])),
+                Spread = drain.Value("spread", initial.Drain.Spread, Duration(TimeSpan.Zero, TimeSpan.FromHours(24))),
                 MaxRetired = drain.Value("max_retired", initial.Drain.MaxRetired, Whole(1, 64)),
             },
             Continuity = new ContinuityOptions
@@ -201,6 +203,20 @@ public static class ConfigurationReader
             environment[name] = section.Value(name, "", VariableValue);
         }
         return environment.ToImmutable();
+    }
+
+    private static ImmutableSortedDictionary<string, TimeSpan> ReadServiceDeadlines(
+        ConfigurationSection drain, ImmutableSortedDictionary<string, TimeSpan> initial, FaultList faults)
+    {
+        ConfigurationSection section = drain.Section("services");
+        if (!drain.Has("services")) return initial;
+        var deadlines = ImmutableSortedDictionary.CreateBuilder<string, TimeSpan>(StringComparer.Ordinal);
+        foreach (string service in section.Keys.ToList())
+        {
+            if (ServiceText(service, out _) is { } must) faults.Add(section.PathOf(service), $"{FaultList.Quote(service)} must be {must}");
+            deadlines[service] = section.Value(service, TimeSpan.Zero, Duration(TimeSpan.FromSeconds(1), TimeSpan.FromHours(24)));
+        }
+        return deadlines.ToImmutable();
     }
 
     private static ImmutableArray<HttpProbe> ReadProbes(ConfigurationSection gate, ImmutableArray<HttpProbe> initial, FaultList faults)

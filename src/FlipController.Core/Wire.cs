@@ -58,7 +58,7 @@ public sealed record GenerationStatus(
 public sealed record ConnectionCounts(int? Conntrack, int? Sockets, int? Haproxy, ImmutableArray<string>? Why = null);
 
 /// <param name="Trigger">
-/// start, files, operator, rollback, death (the active one died and is being replaced), adopt or release.
+/// start, files, operator, rollback, death (the active one died and is being replaced), adopt, release or drain.
 /// </param>
 /// <param name="Outcome">done, failed, returned (flipped back by itself), rolled-back (by an operator) or unchanged.</param>
 /// <param name="Error">Why it failed or returned, in one sentence.</param>

@@ -58,12 +58,19 @@ internal static class StateTable
         ("unmanaged server is not", _ => new FallbackFailed(s_now, 9, "why")),
         ("rule is gone", _ => new Cleared(s_now, s_hold, 0)),
         ("rule cannot be taken away", _ => new ClearFailed(s_now, "why")),
+        ("drain of the active one's slot asked", s => Drain(s.Active?.Slot ?? Slot.Blue)),
+        ("drain of the other slot asked", s => Drain((s.Active?.Slot ?? Slot.Blue).Other())),
+        ("drain cancelled", _ => new DrainCancelled(s_now, null, 1)),
+        ("undrained", _ => new Undrained(s_now, null, 1)),
+        ("flip asked, the other slot held", s => s.Active is null ? null : new FlipAsked(s_now, s_wish)),
         ("retired died", _ => new GenerationDied(s_now, 9, "died")),
         ("drain deadline", _ => new DrainDue(s_now, 9)),
         ("retry due", _ => new RetryDue(s_now, 1)),
         ("restart, all alive", s => new Restarted(s_now, [1, 2, 9], s.Active?.Number, 4)),
         ("restart, none alive", _ => new Restarted(s_now, [], null, 4)),
     ];
+
+    private static DrainAsked Drain(Slot slot) => new(s_now, new DrainWish(slot, null, null, false, false, null, [1]));
 
     private static int Target(PairState s) => s.Phase switch
     {
@@ -83,9 +90,11 @@ internal static class StateTable
         text.Append("| event |").AppendJoin('|', s_states.Select(s => $" {Named(s.Phase)} ")).Append("|\n");
         text.Append("|---|").AppendJoin('|', s_states.Select(_ => "---")).Append("|\n");
         foreach (var (name, make) in s_events)
-            text.Append($"| {name} |").AppendJoin('|', s_states.Select(s => $" {Cell(s, make(s))} ")).Append("|\n");
+            text.Append($"| {name} |").AppendJoin('|', s_states.Select(s => $" {Cell(name.EndsWith("held", StringComparison.Ordinal) ? Held(s) : s, make(s))} ")).Append("|\n");
         return text.ToString();
     }
+
+    private static PairState Held(PairState s) => s with { HeldSlot = s.Active?.Slot.Other() };
 
     private static string Named(Phase phase) => phase is Releasing { IsProven: true } ? "releasing, proven" : phase.Name;
 

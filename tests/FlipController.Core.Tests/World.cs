@@ -41,7 +41,7 @@ internal sealed class World
     public void Step(byte action, byte argument)
     {
         _now += TimeSpan.FromSeconds(1);
-        switch (action % 14)
+        switch (action % 17)
         {
             case 0 or 1:
                 _disk++;
@@ -75,6 +75,24 @@ internal sealed class World
                 _unanswered.Add(++_request);
                 Deliver(new FlipAsked(_now, new FlipWish(FlipTrigger.Adopt, "test", true, null, null, [_request])));
                 break;
+            case 14:
+                _unanswered.Add(++_request);
+                DrainWish wish = (argument % 4) switch
+                {
+                    0 => new(Slot.Blue, null, null, argument % 8 == 0, argument % 3 == 0, null, [_request]),
+                    1 => new(Slot.Green, null, TimeSpan.FromMinutes(1), argument % 8 == 1, argument % 3 == 0, null, [_request]),
+                    2 => new(null, State.Active?.Number, null, argument % 8 == 2, false, null, [_request]),
+                    _ => new(null, null, TimeSpan.FromMinutes(1), false, false, null, [_request]),
+                };
+                Deliver(new DrainAsked(_now, wish));
+                break;
+            case 15:
+                _unanswered.Add(++_request);
+                Deliver(new DrainCancelled(_now, null, _request));
+                break;
+            case 16:
+                Undrain();
+                break;
             case 11:
                 if (State.Retired.Length > 0)
                     Deliver(new DrainDue(_now, State.Retired[argument % State.Retired.Length].Generation.Number));
@@ -86,6 +104,7 @@ internal sealed class World
     /// <summary>Everything ends well from here on, windows elapse, and the pair must come to rest where it should be.</summary>
     public void Converge()
     {
+        Undrain();
         for (int i = 0; i < 200; i++)
         {
             Tell();
@@ -95,6 +114,8 @@ internal sealed class World
         }
         Tell();
         Must(_outstanding.Count == 0, "the pair never comes to rest");
+        Must(State.Drain is null, "a drain still waits at rest");
+        Must(State.HeldSlot is null || State.Active?.Slot != State.HeldSlot, "the active generation is in the held slot");
         Must(State.Pending is null, "a change still waits at rest");
         Must(_unanswered.Count == 0, $"callers without an answer: {string.Join(",", _unanswered)}");
         if (State.Phase.Kind == PhaseKind.Released)
@@ -106,6 +127,12 @@ internal sealed class World
         Must(State.Active is { } a && _processes[a.Number] is { Alive: true, Stopped: false }, "rests with no living active generation");
         Must(_redirect == State.Active!.Number, $"the rule names {_redirect}, the state {State.Active}");
         Must(_rolledBack || _lastRead == _disk || State.Active.ContentSha256 == Sha(_disk) || State.LeftContent == Sha(_disk), $"content {_disk} was never tried, the last read is {_lastRead}");
+    }
+
+    private void Undrain()
+    {
+        _unanswered.Add(++_request);
+        Deliver(new Undrained(_now, null, _request));
     }
 
     private FlipWish Files()
@@ -133,8 +160,12 @@ internal sealed class World
         Decision decision = PairMachine.Decide(State, e);
         if (decision is Denied && e is RollbackAsked denied) _unanswered.Remove(denied.Request);
         if (decision is Denied && e is ReleaseAsked refused) _unanswered.Remove(refused.Request);
+        if (decision is Denied && e is DrainAsked { Wish.Requests: [var drain] }) _unanswered.Remove(drain);
+        if (decision is Denied && e is DrainCancelled cancel) _unanswered.Remove(cancel.Request);
+        if (decision is Denied && e is FlipAsked { Wish.Requests: [var flip] }) _unanswered.Remove(flip);
         if (decision is not Next next) return;
         State = next.State;
+        Must(State.HeldSlot is not { } shut || State.Phase is not Preparing preparing || preparing.Run.Slot != shut, "a standby is made in the held slot");
         Visited.Add(State.Phase.Kind);
         bool nothingMoved = e is PrepareFailed or GateFailed or Prepared
             || (e is GenerationDied died && died.Number == before.Phase.Standby?.Number);
@@ -206,6 +237,9 @@ internal sealed class World
                 break;
             case Answer a:
                 foreach (long request in a.Requests) _unanswered.Remove(request);
+                break;
+            case AnswerDrain d:
+                foreach (long request in d.Requests) _unanswered.Remove(request);
                 break;
             case Record or Drained:
                 break;

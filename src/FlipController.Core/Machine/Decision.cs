@@ -12,7 +12,11 @@ public sealed record Ignored(string Why) : Decision;
 public sealed record Denied(Refusal Refusal) : Decision;
 
 /// <summary>The closed list of refusals.</summary>
-public enum Refusal { FlipUnderWay, ReturnUnderWay, NothingToReturnTo, ReleaseUnderWay, AlreadyReleased, NothingToRelease, BusyForRelease }
+public enum Refusal
+{
+    FlipUnderWay, ReturnUnderWay, NothingToReturnTo, ReleaseUnderWay, AlreadyReleased, NothingToRelease, BusyForRelease,
+    BusyForDrain, DrainUnderWay, SlotHeld, NothingToCancel,
+}
 
 public static class Refusals
 {
@@ -24,6 +28,10 @@ public static class Refusals
         Refusal.AlreadyReleased => "NEW connections go to the unmanaged server; say `flipctl adopt` to take them over again",
         Refusal.NothingToRelease => "nothing was ever started, so there is nothing to give back",
         Refusal.BusyForRelease => "a flip is under way; wait for it to end, then release",
+        Refusal.BusyForDrain => "a flip is under way; wait for it to end, then drain",
+        Refusal.DrainUnderWay => "another drain is under way; wait for it to end, or say `flipctl drain PAIR --cancel`",
+        Refusal.SlotHeld => "a slot is held for maintenance (flipctl drain --hold-slot), and the other one serves; say `flipctl undrain` first",
+        Refusal.NothingToCancel => "no drain is under way",
         Refusal.NothingToReturnTo => "there is no previous generation to return to",
     };
 }
@@ -59,10 +67,14 @@ public sealed record Unwatch : Effect;
 /// <summary>Stop a generation that never got traffic and remove every trace of it. Nothing to remove is fine.</summary>
 public sealed record Discard(int Number) : Effect;
 
-/// <summary>No new connections; the open ones finish. Arms the drain deadline (DrainDue) counted from <paramref name="Since"/>.</summary>
-public sealed record Retire(Generation Generation, DateTimeOffset Since) : Effect;
+/// <summary>
+/// No new connections; the open ones finish. Arms the drain deadlines, which end in DrainDue, counted from <paramref name="Since"/>.
+/// The same again, of a generation that leaves already, only sets its deadline, and stops a closing that is under way.
+/// </summary>
+/// <param name="ClosesAt">An operator's word for when what is left is closed; null: as configured.</param>
+public sealed record Retire(Generation Generation, DateTimeOffset Since, DateTimeOffset? ClosesAt = null) : Effect;
 
-/// <summary>End a retired generation and what is still connected to it.</summary>
+/// <summary>End a retired generation: what is still connected to it is closed gently, then by its end.</summary>
 public sealed record Close(Generation Generation, string Why) : Effect;
 
 /// <summary>A retired generation is gone.</summary>
@@ -73,6 +85,9 @@ public sealed record Record(FlipRecord Flip) : Effect;
 
 /// <summary>Answer the callers that wait.</summary>
 public sealed record Answer(ImmutableArray<long> Requests, FlipRecord Flip) : Effect;
+
+/// <summary>A drain has ended: tell whoever watches, and answer the callers that wait.</summary>
+public sealed record AnswerDrain(ImmutableArray<long> Requests, DrainRecord Drain) : Effect;
 
 /// <summary>Post RetryDue after a while that grows with <paramref name="Attempt"/>.</summary>
 public sealed record RetryLater(int Attempt, int Ticket) : Effect;

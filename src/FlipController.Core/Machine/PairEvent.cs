@@ -7,6 +7,7 @@ public enum PairEventKind
     FlipAsked, RollbackAsked, Prepared, PrepareFailed, GatePassed, GateFailed, Switched, SwitchFailed,
     UndoElapsed, WorseFound, GenerationDied, DrainDue, RetryDue, Restarted,
     ReleaseAsked, FallbackProven, FallbackFailed, Cleared, ClearFailed,
+    DrainAsked, DrainCancelled, Undrained,
 }
 
 /// <summary>Everything a pair can learn. Time, the results of effects and what a restart found enter here and nowhere else.</summary>
@@ -29,6 +30,24 @@ public sealed record RollbackAsked(DateTimeOffset At, string? Reason, long Reque
 public sealed record ReleaseAsked(DateTimeOffset At, string? Reason, long Request, string? Unit = null) : PairEvent(At)
 {
     public override PairEventKind Kind => PairEventKind.ReleaseAsked;
+}
+
+/// <summary>A slot or a generation is to be emptied and stopped, whatever its role.</summary>
+public sealed record DrainAsked(DateTimeOffset At, DrainWish Wish) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.DrainAsked;
+}
+
+/// <summary>The drain under way is given up; what has been told to stop goes on leaving, as configured.</summary>
+public sealed record DrainCancelled(DateTimeOffset At, string? Reason, long Request) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.DrainCancelled;
+}
+
+/// <summary>The held slot may be used again.</summary>
+public sealed record Undrained(DateTimeOffset At, string? Reason, long Request) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.Undrained;
 }
 
 /// <summary>The unmanaged server listens on every front address and answers.</summary>

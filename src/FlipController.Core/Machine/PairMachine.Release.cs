@@ -75,8 +75,8 @@ public static partial class PairMachine
         FlipRecord flip = Ended(phase.Run, "failed", at, null, why);
         s = s with { LastFlip = flip };
         Next next = s.Active is null ? Revive(s, s.Fault ?? why, at)
-            : phase.Undo is { } undo && s.Pending is { } wish && !IsLive(s, wish) ? Begin(s, wish, at, undo)
-            : phase.Undo is not null ? new Next(s with { Pending = null, Phase = new Watching(phase.Undo) }, [])
+            : phase.Undo is { } undo && Due(s) is { } wish ? Begin(s, wish, at, undo)
+            : phase.Undo is not null ? new Next(Rested(s) with { Phase = new Watching(phase.Undo) }, [])
             : Settle(s, at);
         return next.Before(new Record(flip), new Answer(phase.Run.Requests, flip));
     }

@@ -18,7 +18,7 @@ public static partial class PairMachine
         s = s with { MaxRetired = e.MaxRetired, RetryTicket = null };
         foreach (RetiredGeneration retired in s.Retired)
         {
-            if (Lives(retired.Generation)) effects.Add(new Retire(retired.Generation, retired.At));
+            if (Lives(retired.Generation)) effects.Add(new Retire(retired.Generation, retired.At, retired.ClosesAt));
             else
             {
                 s = s with { Retired = s.Retired.Remove(retired) };

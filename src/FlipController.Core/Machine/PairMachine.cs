@@ -24,7 +24,13 @@ namespace FlipController.Core.Machine;
 /// </remarks>
 public static partial class PairMachine
 {
-    public static Decision Decide(PairState s, PairEvent e)
+    public static Decision Decide(PairState s, PairEvent e) 
+    {
+        Decision decision = Answered(s, e);
+        return decision is Next next ? Concluded(next, e.At) : decision;
+    }
+
+    private static Decision Answered(PairState s, PairEvent e)
     {
         // Some events mean the same wherever the pair is.
         switch (e.Kind)
@@ -46,6 +52,17 @@ public static partial class PairMachine
             case PairEventKind.Prepared when s.Phase is not Preparing p || p.Run.Number != ((Prepared)e).Generation.Number:
                 // The flip it was made for was given up while it started.
                 return new Next(s, [new Discard(((Prepared)e).Generation.Number)]);
+            case PairEventKind.DrainAsked:
+                return Drain(s, (DrainAsked)e);
+            case PairEventKind.DrainCancelled:
+                return CancelDrain(s, (DrainCancelled)e);
+            case PairEventKind.Undrained:
+                return Undrain(s, (Undrained)e);
+            case PairEventKind.FlipAsked when IsRefusedByHold(s, ((FlipAsked)e).Wish):
+                return new Denied(Refusal.SlotHeld);
+            case PairEventKind.FlipAsked when s.Phase is Steady or Watching && IsBlocked(s) && !IsLive(s, ((FlipAsked)e).Wish)
+                && ((FlipAsked)e).Wish.Trigger == FlipTrigger.Files:
+                return new Next(Waiting(s, ((FlipAsked)e).Wish), []);
             default:
                 break;
         }
@@ -289,7 +306,7 @@ public static partial class PairMachine
     {
         // Two places: the standby goes where the active one is not. A warm or retiring generation may still listen there;
         // its ports are left alone (see PortBlocks).
-        Slot slot = s.Active?.Slot.Other() ?? Slot.Blue;
+        Slot slot = (s.Active?.Slot ?? s.HeldSlot)?.Other() ?? Slot.Blue;
         // What runs again runs with the program it had.
         ChosenBinary? binary = wish.FromGeneration is null || wish.FromGeneration == s.LastGood ? wish.Binary ?? s.Binary
             : wish.FromGeneration == s.BeforeLast ? s.BeforeLastBinary : null;
@@ -348,10 +365,11 @@ public static partial class PairMachine
             ? [new Answer(run.Wish.Requests, flip)]
             : [new Record(flip), new Answer(run.Wish.Requests, flip)];
         s = why is null ? s with { Fault = null } : s with { Fault = why, LastFlip = flip };
-        if (s.Active is not null && undo is not null && (s.Pending is null || IsLive(s, s.Pending)))
-            return new Next(s with { Pending = null, Phase = new Watching(undo) }, told);
         if (s.Active is not null && undo is not null)
-            return Begin(s, s.Pending!, at, undo).Before([.. told]);
+        {
+            return Due(s) is { } wish ? Begin(s, wish, at, undo).Before([.. told])
+                : new Next(Rested(s) with { Phase = new Watching(undo) }, told);
+        }
         return Settle(s, at).Before([.. told]);
     }
 
@@ -364,8 +382,8 @@ public static partial class PairMachine
                 ? Begin(s, again, at, null)
                 : new Next(s with { Pending = null, Phase = new Released() }, []);
         }
-        if (s.Pending is { } wish && !IsLive(s, wish)) return Begin(s, wish, at, null);
-        s = s with { Pending = null };
+        if (Due(s) is { } wish) return Begin(s, wish, at, null);
+        s = Rested(s);
         return s.Active is not null
             ? new Next(s with { Phase = new Steady() }, [])
             : TryLater(s with { Phase = new Faulted() });
@@ -383,7 +401,12 @@ public static partial class PairMachine
         {
             Active = phase.Candidate, LastFlip = flip, Fault = null, Attempts = 0,
             // After a late rollback the files on disk still hold what was left: a restart must not take it up again.
-            LeftContent = phase.Run.Wish.Trigger == FlipTrigger.Rollback ? previous?.ContentSha256 ?? s.LeftContent : null,
+            LeftContent = phase.Run.Wish.Trigger switch
+            {
+                FlipTrigger.Rollback => previous?.ContentSha256 ?? s.LeftContent,
+                FlipTrigger.Drain => s.LeftContent,
+                _ => null,
+            },
             BeforeLast = previous?.Number ?? s.LastGood, LastGood = phase.Candidate.Number,
             Binary = phase.Run.Binary, BeforeLastBinary = s.Binary,
             IsAdopted = s.IsAdopted || phase.Run.Wish.Trigger == FlipTrigger.Adopt, IsReleased = false,
@@ -396,10 +419,15 @@ public static partial class PairMachine
                 : Return(s, new UndoWindow(phase.Run, previous, e.At), "returned", died, [], true).Before([.. told]);
         }
         if (previous is null) return Settle(s, e.At).Before([.. told]);
+        if (IsLeftAtOnce(s, previous))
+        {
+            Next left = RetireGeneration(s, previous, e.At);
+            return Settle(left.State, e.At).Before([.. told, .. left.Effects]);
+        }
         var undo = new UndoWindow(phase.Run, previous, e.At);
-        Next next = s.Pending is { } wish && !IsLive(s, wish)
+        Next next = Due(s) is { } wish
             ? Begin(s, wish, e.At, undo)
-            : new Next(s with { Pending = null, Phase = new Watching(undo) }, []);
+            : new Next(Rested(s) with { Phase = new Watching(undo) }, []);
         return next.Before([.. told, new Watch(undo, phase.Candidate)]);
     }
 
@@ -479,20 +507,23 @@ public static partial class PairMachine
     private static FlipWish RevivalWish(PairState s) =>
         new(FlipTrigger.Death, null, true, null, s.LastGood, []);
 
-    private static Decision LateRollback(PairState s, RollbackAsked asked) => s.BeforeLast is { } number
+    private static Decision LateRollback(PairState s, RollbackAsked asked) => IsBlocked(s) ? new Denied(Refusal.SlotHeld)
+        : s.BeforeLast is { } number
         ? Begin(s, new FlipWish(FlipTrigger.Rollback, asked.Reason, true, null, number, [asked.Request]), asked.At, null)
         : new Denied(Refusal.NothingToReturnTo);
 
     private static Next RetireGeneration(PairState s, Generation? generation, DateTimeOffset at)
     {
         if (generation is null) return new Next(s, []);
-        ImmutableArray<RetiredGeneration> retired = s.Retired.Add(new RetiredGeneration(generation, at));
-        ImmutableArray<Effect> effects = [new Retire(generation, at)];
-        // Past the bound the oldest goes; it stays listed until its process is gone.
-        foreach (RetiredGeneration oldest in retired.Take(Math.Max(0, retired.Length - s.MaxRetired)))
-            effects = effects.Add(new Close(oldest.Generation, $"more than {s.MaxRetired} retired generations (drain.max_retired)"));
-        return new Next(s with { Retired = retired }, effects);
+        DateTimeOffset? closesAt = s.Drain is { Wish.Deadline: { } deadline } order && order.Generations.Contains(generation.Number)
+            ? at + deadline : null;
+        ImmutableArray<RetiredGeneration> retired = s.Retired.Add(new RetiredGeneration(generation, at, closesAt));
+        return new Next(s with { Retired = retired }, [new Retire(generation, at, closesAt), .. PastTheBound(s with { Retired = retired })]);
     }
+
+    /// <summary>Past the bound the oldest goes; it stays listed until its process is gone.</summary>
+    private static IEnumerable<Effect> PastTheBound(PairState s) => s.Retired.Take(Math.Max(0, s.Retired.Length - s.MaxRetired))
+        .Select(r => new Close(r.Generation, $"more than {s.MaxRetired} retired generations (drain.max_retired)"));
 
     private static FlipRecord Ended(FlipRun run, string outcome, DateTimeOffset at, HoldReport? hold, string? error) =>
         new(run.Id, run.Wish.Trigger.ToString().ToLowerInvariant(), run.From, run.Number, outcome, run.Started,

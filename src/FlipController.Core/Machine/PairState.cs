@@ -25,13 +25,15 @@ namespace FlipController.Core.Machine;
 /// ours lives.
 /// </param>
 /// <param name="IsReleased">NEW connections were given back: nothing starts by itself until an operator says so.</param>
+/// <param name="Drain">What an operator wants emptied, until it is.</param>
+/// <param name="HeldSlot">Nothing starts there until an operator says so.</param>
 /// <param name="Attempts">Consecutive tries to get out of a fault; their spacing grows with it.</param>
 /// <param name="RetryTicket">The next try that counts; null: none is awaited.</param>
 public sealed record PairState(
     string Pair, int LastNumber, int LastFlipId, Generation? Active, ImmutableArray<RetiredGeneration> Retired, FlipWish? Pending,
     FlipRecord? LastFlip, int? LastGood, int? BeforeLast, string? LeftContent, string? Fault,
     int Attempts, int? RetryTicket, int MaxRetired, Phase Phase, ChosenBinary? Binary = null, ChosenBinary? BeforeLastBinary = null,
-    bool IsAdopted = false, bool IsReleased = false)
+    bool IsAdopted = false, bool IsReleased = false, int LastDrainId = 0, DrainOrder? Drain = null, Slot? HeldSlot = null)
 {
     public static PairState Initial(string pair) =>
         new(pair, 0, 0, null, [], null, null, null, null, null, null, 0, null, 4, new Cold());
@@ -49,9 +51,21 @@ public sealed record PairState(
 }
 
 /// <param name="At">When it was told to stop: the drain deadline counts from here.</param>
-public sealed record RetiredGeneration(Generation Generation, DateTimeOffset At);
+/// <param name="ClosesAt">An operator's word for when what is left is closed; null: as configured.</param>
+public sealed record RetiredGeneration(Generation Generation, DateTimeOffset At, DateTimeOffset? ClosesAt = null);
 
-public enum FlipTrigger { Start, Files, Operator, Rollback, Death, Adopt }
+/// <summary>What an operator wants emptied. Both null: the previous generation, else every retired one.</summary>
+/// <param name="Deadline">How long what is connected may stay; null: as configured.</param>
+/// <param name="Hold">Then nothing starts in its slot.</param>
+/// <param name="SkipUndo">The side that is left gets no undo window.</param>
+public sealed record DrainWish(
+    Slot? Slot, int? Generation, TimeSpan? Deadline, bool Hold, bool SkipUndo, string? Reason, ImmutableArray<long> Requests);
+
+/// <summary>A drain under way: the wish and what it was given.</summary>
+/// <param name="Generations">Those that must be gone for it to have ended.</param>
+public sealed record DrainOrder(int Id, DrainWish Wish, ImmutableArray<int> Generations, DateTimeOffset Started);
+
+public enum FlipTrigger { Start, Files, Operator, Rollback, Death, Adopt, Drain }
 
 /// <summary>The program of a generation where it is not the configured one.</summary>
 /// <param name="InsteadOf">What the configuration named then: once it names another program the choice is over.</param>
