@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Net.Sockets;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
@@ -51,6 +52,23 @@ internal static class ControlApi
             ReleaseRequest request = await BodyAsync(context, WireJson.Default.ReleaseRequest) ?? new ReleaseRequest();
             if (await DeniedAsync(context, "give back to another program, which may be started for that")) return;
             await EndedAsync(context, pair, AnswerOf(pair, pair.ReleaseAsync(request)), request.Wait, stopping);
+        });
+        Pair(HttpMethods.Post, "/drain", async (context, pair) =>
+        {
+            DrainRequest request = await BodyAsync(context, WireJson.Default.DrainRequest) ?? new DrainRequest();
+            await DrainedAsync(context, pair, pair.DrainAsync(request), request.Wait || request.DryRun, stopping);
+        });
+        Pair(HttpMethods.Post, "/drain/cancel", async (context, pair) => await AnswerAsync(context, WireJson.Default.DrainAnswer,
+            await pair.CancelDrainAsync(await BodyAsync(context, WireJson.Default.UndrainRequest) ?? new UndrainRequest())));
+        Pair(HttpMethods.Post, "/undrain", async (context, pair) => await AnswerAsync(context, WireJson.Default.DrainAnswer,
+            await pair.UndrainAsync(await BodyAsync(context, WireJson.Default.UndrainRequest) ?? new UndrainRequest())));
+        Pair(HttpMethods.Get, "/drains", (context, pair) => AnswerAsync(context, WireJson.Default.DrainsReport, pair.AllDrains()));
+        Pair(HttpMethods.Get, "/drains/{generation:int}", (context, pair) =>
+        {
+            int generation = int.Parse((string)context.Request.RouteValues["generation"]!, CultureInfo.InvariantCulture);
+            return pair.Drain(generation) is { } curve
+                ? AnswerAsync(context, WireJson.Default.DrainCurve, curve)
+                : RefuseAsync(context, 404, "usage", $"pair {pair.Name}: nothing is kept of how generation {generation} left");
         });
         app.MapPost("/v1/reload", async context =>
         {
@@ -135,6 +153,10 @@ internal static class ControlApi
         {
             await RefuseAsync(context, 400, "usage", $"the request's body is not what {context.Request.Path} takes: {e.Message}");
         }
+        catch (UsageException e)
+        {
+            await RefuseAsync(context, 400, "usage", e.Message);
+        }
         catch (RefusedException e)
         {
             await RefuseAsync(context, 409, "refused", e.Message);
@@ -152,28 +174,53 @@ internal static class ControlApi
         }
     }
 
+    private static async Task DrainedAsync(
+        HttpContext context, Pair pair, Task<DrainAnswer> asked, bool wait, CancellationToken stopping)
+    {
+        if (!wait)
+        {
+            await AcceptedAsync(asked, stopping);
+            await AnswerAsync(context, WireJson.Default.DrainAnswer, new DrainAnswer(pair.Name, null), 202);
+            return;
+        }
+        DrainAnswer answer = await OutcomeAsync(context, pair, asked, stopping);
+        if (answer.Drain is { Outcome: "failed" or "cancelled" } ended)
+            await RefuseAsync(context, 422, "failed", $"pair {pair.Name}: drain {ended.Id} {ended.Outcome}{(ended.Error is null ? "" : $": {ended.Error}")}");
+        else
+            await AnswerAsync(context, WireJson.Default.DrainAnswer, answer);
+    }
+
+    /// <summary>A denial comes at once, an outcome does not: only the first is worth waiting for here.</summary>
+    private static async Task AcceptedAsync(Task asked, CancellationToken stopping)
+    {
+        Task first = await Task.WhenAny(asked, Task.Delay(TimeSpan.FromMilliseconds(50), stopping));
+        if (first == asked && asked.IsFaulted) await asked;
+    }
+
+    private static async Task<T> OutcomeAsync<T>(HttpContext context, Pair pair, Task<T> asked, CancellationToken stopping)
+    {
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted, stopping);
+        try
+        {
+            return await asked.WaitAsync(either.Token);
+        }
+        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
+        {
+            throw new FlipException($"pair {pair.Name}: the daemon stops; what was under way is taken up at its next start");
+        }
+    }
+
     private static async Task<FlipAnswer> AnswerOf(Pair pair, Task<FlipRecord> flip) => new(pair.Name, await flip);
 
     private static async Task EndedAsync(HttpContext context, Pair pair, Task<FlipAnswer> asked, bool wait, CancellationToken stopping)
     {
         if (!wait)
         {
-            // A denial comes at once, an outcome does not: only the first is worth waiting for here.
-            Task first = await Task.WhenAny(asked, Task.Delay(TimeSpan.FromMilliseconds(50), stopping));
-            if (first == asked && asked.IsFaulted) await asked;
+            await AcceptedAsync(asked, stopping);
             await AnswerAsync(context, WireJson.Default.FlipAnswer, new FlipAnswer(pair.Name, null), 202);
             return;
         }
-        using var either = CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted, stopping);
-        FlipAnswer answer;
-        try
-        {
-            answer = await asked.WaitAsync(either.Token);
-        }
-        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
-        {
-            throw new FlipException($"pair {pair.Name}: the daemon stops; what was under way is taken up at its next start");
-        }
+        FlipAnswer answer = await OutcomeAsync(context, pair, asked, stopping);
         if (answer.Flip is { Outcome: "failed" or "returned" } ended)
         {
             string what = ended.Trigger is "release" ? "release" : "flip";

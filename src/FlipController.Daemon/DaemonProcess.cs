@@ -47,7 +47,8 @@ internal static class DaemonProcess
             await RefuseOccupiedAsync(configuration.Control.Socket);
             using NftRedirect redirect = NftRedirect.Open();
             using var deaths = new DeathWatch();
-            await using var fleet = new Fleet(configuration, file, redirect, deaths, TimeProvider.System, log);
+            using ConntrackLedger? ledger = ConntrackLedger.Open(TimeProvider.System);
+            await using var fleet = new Fleet(configuration, file, redirect, deaths, ledger, TimeProvider.System, log);
             using var stopping = CancellationTokenSource.CreateLinkedTokenSource(stop);
             using PosixSignalRegistration term = PosixSignalRegistration.Create(PosixSignal.SIGTERM, c => Stop(c, stopping));
             using PosixSignalRegistration interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, c => Stop(c, stopping));

@@ -1,3 +1,4 @@
+using System.Collections.Immutable;
 using FlipController.Core;
 using FlipController.Core.Machine;
 using FlipController.Linux.Haproxy;
@@ -14,18 +15,57 @@ internal sealed class Departure(PairEdge edge)
     // A SYN-ACK is sent five times, the last time after 31 s, and given up after 63 (tcp(7), tcp_synack_retries).
     private static readonly TimeSpan s_longestOpening = TimeSpan.FromSeconds(64);
 
+    // Timers take no more than 49 days; a clock that is set meanwhile is looked at again.
+    private static readonly TimeSpan s_longestDelay = TimeSpan.FromMinutes(1);
     private static readonly TimeSpan s_lastArrivals = TimeSpan.FromMilliseconds(100);
 
     private readonly long _unkeptAtStart = UnkeptSyns.Count();
 
     /// <summary>
-    /// Soft stop, once what it connects to itself for is served by the active generation and nobody is in the middle of opening a
-    /// connection: what is in SYN_RECV or not accepted yet when a listener closes
-    /// is reset (facts of tcp_migrate_req, ip-sysctl). Then the drain deadline. Posts DrainDue.
+    /// Soft stop, then the drain deadlines: at each one what is left of its services is closed gently; the last one posts DrainDue.
     /// </summary>
-    public async Task RetireAsync(Retire effect, LoopKeeping loops, Action<PairEvent> post, CancellationToken stop)
+    public async Task RetireAsync(Retire effect, Leaving leaving, LoopKeeping loops, Action<PairEvent> post, CancellationToken stop)
     {
         Generation generation = effect.Generation;
+        if (!leaving.IsStopped) await StopListeningAsync(generation, leaving, loops, stop);
+        edge.Ledger?.Follow(edge.Mark.ValueOf(generation.Tag), edge.Mark.Mask);
+        ImmutableArray<DrainDeadline> deadlines = DrainDeadline.Of(edge.Options.Drain, generation.Ports, effect.Since, effect.ClosesAt);
+        if (deadlines.IsEmpty)
+        {
+            DateTimeOffset kept = effect.Since + edge.Options.Drain.Deadline;
+            leaving.Enter("draining", kept, "kept (drain.at_deadline)");
+            await UntilAsync(kept, stop);
+            leaving.Enter("kept", null, null);
+            leaving.Mark("deadline", "its deadline came; it is kept (drain.at_deadline)");
+            return;
+        }
+        ImmutableSortedDictionary<string, DateTimeOffset>? differing = deadlines.Length == 1 ? null : deadlines
+            .SelectMany(d => d.Services.Select(s => KeyValuePair.Create(s.Service.ToString(), d.At))).ToImmutableSortedDictionary();
+        foreach (DrainDeadline deadline in deadlines)
+        {
+            string what = deadline.Services.IsEmpty ? "what is left" : string.Join(", ", deadline.Services.Select(s => s.Service));
+            leaving.Enter("draining", deadline.At, $"{what} is closed over {Durations.Format(edge.Options.Drain.Spread)}", differing);
+            await UntilAsync(deadline.At, stop);
+            if (deadline.Services.IsEmpty) break;
+            leaving.Mark("deadline", $"the deadline of {what} came");
+            await CloseGentlyAsync(leaving, deadline.Services, stop);
+        }
+        leaving.Mark("deadline", "its deadline came");
+        post(new DrainDue(edge.Now, generation.Number));
+    }
+
+    private async Task UntilAsync(DateTimeOffset at, CancellationToken stop)
+    {
+        while (at - edge.Now is { Ticks: > 0 } left) await Task.Delay(left < s_longestDelay ? left : s_longestDelay, edge.Time, stop);
+    }
+
+    /// <summary>
+    /// Soft stop, once what it connects to itself for is served by the active generation and nobody is in the middle of opening a
+    /// connection: what is in SYN_RECV or not accepted yet when a listener closes is reset (facts of tcp_migrate_req, ip-sysctl).
+    /// </summary>
+    private async Task StopListeningAsync(Generation generation, Leaving leaving, LoopKeeping loops, CancellationToken stop)
+    {
+        leaving.Enter("opening", edge.Now + s_longestOpening, "soft stop");
         ProcessIdentity process = ProcessIdentity.Of(generation);
         long began = edge.Time.GetTimestamp();
         TimeSpan pause = TimeSpan.FromMilliseconds(20);
@@ -42,12 +82,28 @@ internal sealed class Departure(PairEdge edge)
             await Task.Delay(pause, edge.Time, stop);
             if (pause < TimeSpan.FromMilliseconds(200)) pause *= 2;
         }
+        await OpenSessionAsync(leaving, stop);
         process.Signal(SoftStop);
+        leaving.IsStopped = true;
         Forget(generation.Number);
-        if (edge.Options.Drain.AtDeadline == AtDeadline.Keep) return;
-        TimeSpan left = edge.Options.Drain.Deadline - (edge.Now - effect.Since);
-        if (left > TimeSpan.Zero) await Task.Delay(left, edge.Time, stop);
-        post(new DrainDue(edge.Now, generation.Number));
+        leaving.Mark("retired", "told to stop: no new connections, the open ones finish");
+    }
+
+    /// <summary>
+    /// The soft stop closes the admin socket; only a session from before goes on. Without one HAProxy ends by itself when it has
+    /// drained, but nobody can ask it any more.
+    /// </summary>
+    private async Task OpenSessionAsync(Leaving leaving, CancellationToken stop)
+    {
+        if (leaving.Session is not null) return;
+        try
+        {
+            leaving.Session = await edge.AdminOf(leaving.Generation).OpenSessionAsync(stop);
+        }
+        catch (FlipException e)
+        {
+            edge.Log.LogDebug("pair {Pair}: {Generation} cannot be asked while it drains: {Why}", edge.Name, leaving.Generation, e.Message);
+        }
     }
 
     /// <summary>
@@ -104,12 +160,32 @@ internal sealed class Departure(PairEdge edge)
         return conntrack?.Count(edge.Mark.ValueOf(generation.Tag), edge.Mark.Mask)?.Opening ?? 0;
     }
 
-    /// <summary>Ends a retired generation: SIGTERM, and SIGKILL when that does not help.</summary>
-    public async Task CloseAsync(Close effect, CancellationToken stop)
+    /// <summary>
+    /// Ends a retired generation: its connections are closed over drain.spread, then SIGTERM, and SIGKILL when that does not help.
+    /// </summary>
+    public async Task CloseAsync(Close effect, Leaving leaving, CancellationToken stop)
     {
         edge.Log.LogInformation("pair {Pair}: {Generation} is closed with {Connections} connections: {Why}",
             edge.Name, effect.Generation, PairEdge.Connections(effect.Generation), effect.Why);
+        leaving.Mark("closing", effect.Why);
+        await CloseGentlyAsync(leaving, [], stop);
+        leaving.Enter("ending", edge.Now + s_politeEnd, "SIGKILL");
+        if (PairEdge.Connections(effect.Generation) is > 0 and int left)
+        {
+            leaving.CountClosed(left);
+            leaving.Mark("ending", $"{left} connections end with their process");
+        }
+        await leaving.LetGoAsync();
         await EndAsync(edge, ProcessIdentity.Of(effect.Generation), stop);
+    }
+
+    /// <summary>Over drain.spread, the longest idle first; what HAProxy cannot be told to close is left.</summary>
+    /// <param name="services">Only theirs; empty: every one.</param>
+    private async Task CloseGentlyAsync(Leaving leaving, ImmutableArray<ServicePort> services, CancellationToken stop)
+    {
+        TimeSpan spread = edge.Options.Drain.Spread;
+        leaving.Enter("closing", edge.Now + spread, services.IsEmpty ? "SIGTERM" : "draining");
+        await Task.CompletedTask.WaitAsync(stop); // TODO
     }
 
     public Task DiscardAsync(int number, CancellationToken stop)

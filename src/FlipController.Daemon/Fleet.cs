@@ -11,7 +11,8 @@ namespace FlipController.Daemon;
 
 /// <summary>All pairs of one configuration, and the reload of it. Pairs share the process, the kernel handles and nothing else.</summary>
 internal sealed class Fleet(
-    Configuration configuration, string file, NftRedirect redirect, DeathWatch deaths, TimeProvider time, ILogger log) : IAsyncDisposable
+    Configuration configuration, string file, NftRedirect redirect, DeathWatch deaths, ConntrackLedger? ledger, TimeProvider time,
+    ILogger log) : IAsyncDisposable
 {
     private readonly ConcurrentDictionary<string, Pair> _pairs = new(StringComparer.Ordinal);
     private readonly TaskCompletionSource<string> _broken = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -62,7 +63,8 @@ internal sealed class Fleet(
         var edge = new PairEdge(
             options, configuration.Runtime, ports.Blue, ports.Green, new ConnectionMark(options.Redirect.MarkMask, indexes[options.Name]),
             new PairStore(configuration.State, options.Name), redirect, deaths, Notices,
-            _fronts ??= new FrontAddresses(() => _pairs.Values), time, log);
+            _fronts ??= new FrontAddresses(() => _pairs.Values), time, log,
+            new DrainLog(configuration.State, options.Name), ledger);
         var pair = new Pair(edge);
         await pair.StartAsync();
         _pairs[options.Name] = pair;
@@ -156,9 +158,10 @@ internal sealed class Fleet(
 
     private static string Text(PairOptions o) => string.Join('\n', o with
     {
-        Haproxy = o.Haproxy with { Config = [], AlsoWatch = [], EnvironmentFiles = [], Environment = ImmutableSortedDictionary<string, string>.Empty }, Gate = o.Gate with { Probes = [] }, Hooks = new HooksOptions(),
+        Haproxy = o.Haproxy with { Config = [], AlsoWatch = [], EnvironmentFiles = [], Environment = ImmutableSortedDictionary<string, string>.Empty }, Gate = o.Gate with { Probes = [] },
+        Drain = o.Drain with { Services = ImmutableSortedDictionary<string, TimeSpan>.Empty }, Hooks = new HooksOptions(),
     }, string.Join('\0', o.Haproxy.Config), string.Join('\0', o.Haproxy.AlsoWatch), string.Join('\0', o.Gate.Probes),
-        string.Join('\0', o.Haproxy.EnvironmentFiles), string.Join('\0', o.Haproxy.Environment),
+        string.Join('\0', o.Haproxy.EnvironmentFiles), string.Join('\0', o.Haproxy.Environment), string.Join('\0', o.Drain.Services),
         string.Join('\0', o.Hooks.Switched), string.Join('\0', o.Hooks.Drained), string.Join('\0', o.Hooks.Failed));
 
     public async ValueTask DisposeAsync()

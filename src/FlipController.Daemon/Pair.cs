@@ -12,7 +12,7 @@ using FlipController.Linux.State;
 namespace FlipController.Daemon;
 
 /// <summary>One managed pair: its loop, its effects, and the watch on its files.</summary>
-internal sealed class Pair : IAsyncDisposable
+internal sealed partial class Pair : IAsyncDisposable
 {
     private static readonly TimeSpan s_observation = TimeSpan.FromSeconds(1);
     private readonly PairEdge _edge;
@@ -65,6 +65,7 @@ internal sealed class Pair : IAsyncDisposable
         foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) _effects.Follow(generation);
         _effects.Relieve();
         _effects.KeepServerState();
+        _effects.WatchDrains();
         _effects.KeepLoops();
         Task loop = Task.Run(() => _loop.RunAsync(_stop.Token));
         Task files = _edge.Options.Haproxy.Watch ? Task.Run(() => WatchFilesAsync(_stop.Token)) : Task.CompletedTask;
@@ -133,7 +134,7 @@ internal sealed class Pair : IAsyncDisposable
         if (State.Phase is Released && Options.Gate.TakenAddresses == TakenAddresses.Refuse
             && await _effects.Fallback.StatusAsync(_stop.Token) is { Listens: true })
             throw new RefusedException($"pair {Name}: {Refusal.AlreadyReleased.Sentence()}");
-        return await _loop.AskAsync(id => new FlipAsked(
+        return await _loop.AskAsync<FlipRecord>(id => new FlipAsked(
             _edge.Now, new FlipWish(FlipTrigger.Operator, request.Reason, request.AllowDrop, null, null, [id], Chosen(request.Binary))));
     }
 
@@ -174,7 +175,7 @@ internal sealed class Pair : IAsyncDisposable
     {
         FlipRecord flip = done && State.Active is { Number: var active }
             ? new FlipRecord(State.LastFlipId, "adopt", active, active, "unchanged", _edge.Now, 0, null, request.Reason, null)
-            : await _loop.AskAsync(id => new FlipAsked(
+            : await _loop.AskAsync<FlipRecord>(id => new FlipAsked(
                 _edge.Now, new FlipWish(FlipTrigger.Adopt, request.Reason, true, null, null, [id])));
         string? said = flip.Outcome is "done" or "unchanged" ? await _effects.Fallback.RelieveAsync(_stop.Token) : null;
         return new FlipAnswer(Name, flip, said);
@@ -182,13 +183,13 @@ internal sealed class Pair : IAsyncDisposable
 
     /// <summary>NEW connections go to the unmanaged HAProxy, once it is proven.</summary>
     public Task<FlipRecord> ReleaseAsync(ReleaseRequest request) =>
-        _loop.AskAsync(id => new ReleaseAsked(_edge.Now, request.Reason, id, request.Unit));
+        _loop.AskAsync<FlipRecord>(id => new ReleaseAsked(_edge.Now, request.Reason, id, request.Unit));
 
     public async Task<FlipRecord> RollbackAsync(RollbackRequest request)
     {
         if (State is { Phase: Watching or Preparing, Phase.Previous: { } previous, Active: { } current })
             await RuntimeContinuity.GoBackAsync(_edge, current, previous, CancellationToken.None);
-        return await _loop.AskAsync(id => new RollbackAsked(_edge.Now, request.Reason, id));
+        return await _loop.AskAsync<FlipRecord>(id => new RollbackAsked(_edge.Now, request.Reason, id));
     }
 
     public ImmutableArray<FlipRecord> History() => _edge.Store.History();
@@ -214,7 +215,11 @@ internal sealed class Pair : IAsyncDisposable
                 "the switch is one transaction, which loses nothing without a hold"),
             s.LastFlip, undo is null ? null : undo.Since + Options.Watch.Undo, s.Fault ?? Volatile.Read(ref _unreadable),
             s.Active is null ? [] : Instance.Warnings(_edge.PlaceOf(s.Active.Number)),
-            s.IsAdopted || s.IsReleased ? await _effects.Fallback.StatusAsync(stop) : null);
+            s.IsAdopted || s.IsReleased ? await _effects.Fallback.StatusAsync(stop) : null,
+            s.Drain is { } order
+                ? new DrainStatus(order.Id, order.Wish.Slot, order.Generations, order.Wish.Deadline, order.Started, order.Wish.Reason)
+                : null,
+            s.HeldSlot);
     }
 
     private async Task<GenerationStatus?> AboutAsync(Generation? g, DateTimeOffset? closes, CancellationToken stop)

@@ -9,7 +9,8 @@ namespace FlipController.Daemon;
 /// <summary>What the effects of one pair work with.</summary>
 internal sealed record PairEdge(
     PairOptions Options, string Runtime, PortBlock Blue, PortBlock Green, ConnectionMark Mark, PairStore Store,
-    NftRedirect Redirect, DeathWatch Deaths, NoticeBoard Notices, FrontAddresses Fronts, TimeProvider Time, ILogger Log)
+    NftRedirect Redirect, DeathWatch Deaths, NoticeBoard Notices, FrontAddresses Fronts, TimeProvider Time, ILogger Log, DrainLog Drains,
+    ConntrackLedger? Ledger)
 {
     public string Name => Options.Name;
 

@@ -12,7 +12,7 @@ namespace FlipController.Daemon;
 /// Carries out what the machine orders. The switch is done at once, inside the loop; what takes long runs beside it under a key and
 /// posts its result, and a new order with the same key replaces the old.
 /// </summary>
-internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<PairEvent> post, Action<Answer> answer) : IAsyncDisposable
+internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<PairEvent> post, Action<IEnumerable<long>, object> answer) : IAsyncDisposable
 {
     private static readonly TimeSpan s_firstRetry = TimeSpan.FromMilliseconds(500), s_longestRetry = TimeSpan.FromSeconds(30);
     private static readonly TimeSpan s_longestBaseline = TimeSpan.FromSeconds(1);
@@ -23,6 +23,9 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     private StandbyStart? _start;
     private readonly LoopKeeping _loops = new(edge, state);
     private readonly Departure _departure = new(edge);
+
+    public Drains Drains { get; } = new(edge, state);
+
     private readonly UndoWatch _undo = new(edge);
     private readonly Hooks _hooks = new(edge);
 
@@ -61,6 +64,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 Beside("fallback", stop => ProveFallbackAsync(prove, stop));
                 break;
             case Watch watch:
+                Leaves(watch.Undo.Previous).Enter("warm", watch.Undo.Since + edge.Options.Watch.Undo, "soft stop");
                 Beside("watch", stop => _undo.RunAsync(watch, post, stop));
                 break;
             case Unwatch:
@@ -72,14 +76,21 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 break;
             case Retire retire:
                 Beside("server state once", stop => _serverState.SaveAsync(state().Active ?? retire.Generation, stop));
-                Beside($"retire {retire.Generation.Number}", stop => _departure.RetireAsync(retire, _loops, post, stop));
+                Cease($"end {retire.Generation.Number}");
+                Leaving retired = Leaves(retire.Generation);
+                Beside($"retire {retire.Generation.Number}", stop => _departure.RetireAsync(retire, retired, _loops, post, stop));
+                break;
+            case Close close when _running.ContainsKey($"end {close.Generation.Number}"):
                 break;
             case Close close:
                 Tell("progress", state().Phase.Name, $"{close.Generation} is closed: {close.Why}");
-                Beside($"end {close.Generation.Number}", stop => _departure.CloseAsync(close, stop));
+                Leaving closed = Leaves(close.Generation);
+                Beside($"end {close.Generation.Number}", stop => _departure.CloseAsync(close, closed, stop));
                 break;
             case Drained drained:
                 Cease($"retire {drained.Generation.Number}");
+                Cease($"end {drained.Generation.Number}");
+                Beside($"left {drained.Generation.Number}", _ => Drains.EndAsync(drained.Generation.Number, gone: true));
                 _departure.Bury(drained.Generation);
                 Tell("drained", state().Phase.Name, $"{drained.Generation} has drained and is gone");
                 Beside($"hook drained {drained.Generation.Number}", stop => _hooks.DrainedAsync(drained.Generation, stop));
@@ -88,7 +99,10 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 Write(record.Flip);
                 break;
             case Answer told:
-                answer(told);
+                answer(told.Requests, told.Flip);
+                break;
+            case AnswerDrain told:
+                Tell(told);
                 break;
             case RetryLater later:
                 Beside("retry", async stop =>
@@ -100,6 +114,23 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 break;
         }
         return ValueTask.CompletedTask;
+    }
+
+    /// <summary>From now on it is watched on its way out.</summary>
+    private Leaving Leaves(Generation generation) => Drains.Begin(generation);
+
+    /// <summary>For as long as the pair is looked after.</summary>
+    public void WatchDrains() => Beside("drains", Drains.RunAsync);
+
+    private void Tell(AnswerDrain told)
+    {
+        DrainRecord drain = told.Drain with { Closed = told.Drain.Generations.Sum(n => Drains.Find(n)?.Status.Closed ?? edge.Drains.Read(n)?.Closed ?? 0) };
+        answer(told.Requests, drain);
+        if (drain.Outcome is "unchanged" or "undrained") return;
+        string what = drain.Slot?.Name() ?? string.Join(", ", drain.Generations);
+        string text = $"drain {drain.Id} of {what} {(drain.Outcome == "drained" ? "is done" : drain.Outcome)}{(drain.Error is null ? "" : $": {drain.Error}")}";
+        edge.Log.Log(drain.Outcome == "failed" ? LogLevel.Warning : LogLevel.Information, new EventId(151, "Drain"), "pair {Pair}: {Drain}", edge.Name, text);
+        Tell("progress", state().Phase.Name, text);
     }
 
     /// <summary>For as long as the pair is looked after.</summary>
@@ -323,6 +354,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         await _stop.CancelAsync();
         await _serverState.SaveAsync(state().Active, CancellationToken.None);
         await Task.WhenAll(_unfinished.Keys.Select(r => r.Task));
+        await Drains.DisposeAsync();
         // The watch is everybody's and outlives a reload: what this pair's next owner follows must not be told to this one as well.
         foreach (ProcessIdentity process in _followed.Values) edge.Deaths.Remove(process);
         _stop.Dispose();

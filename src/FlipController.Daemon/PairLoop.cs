@@ -14,7 +14,7 @@ namespace FlipController.Daemon;
 public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Effect, ValueTask> run, NoticeBoard notices, ILogger log)
 {
     private readonly Channel<PairEvent> _events = Channel.CreateUnbounded<PairEvent>(new UnboundedChannelOptions { SingleReader = true });
-    private readonly ConcurrentDictionary<long, TaskCompletionSource<FlipRecord>> _waiting = new();
+    private readonly ConcurrentDictionary<long, TaskCompletionSource<object>> _waiting = new();
     private PairState _state = initial;
     private long _lastRequest = DateTime.UtcNow.Ticks; // Never one that a saved state may still name.
 
@@ -24,21 +24,23 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
     public void Post(PairEvent e) => _events.Writer.TryWrite(e);
 
     /// <summary>
-    /// Completes when the flip has ended, however it ended; faults with <see cref="RefusedException"/> when it is denied.
+    /// Completes when the flip or drain has ended, however it ended; faults with <see cref="RefusedException"/> when it is denied.
     /// </summary>
-    public Task<FlipRecord> AskAsync(Func<long, PairEvent> ask)
+    /// <typeparam name="T">The record that answers such an event.</typeparam>
+    public async Task<T> AskAsync<T>(Func<long, PairEvent> ask) where T : class
     {
         long request = Interlocked.Increment(ref _lastRequest);
-        TaskCompletionSource<FlipRecord> waiting = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        TaskCompletionSource<object> waiting = new(TaskCreationOptions.RunContinuationsAsynchronously);
         _waiting[request] = waiting;
         if (!_events.Writer.TryWrite(ask(request))) LetGo();
-        return waiting.Task;
+        return (T)await waiting.Task;
     }
 
-    public void Complete(Answer answer)
+    /// <param name="answer">The record each of them waits for.</param>
+    public void Complete(IEnumerable<long> requests, object answer)
     {
-        foreach (long request in answer.Requests)
-            if (_waiting.TryRemove(request, out TaskCompletionSource<FlipRecord>? waiting)) waiting.TrySetResult(answer.Flip);
+        foreach (long request in requests)
+            if (_waiting.TryRemove(request, out TaskCompletionSource<object>? waiting)) waiting.TrySetResult(answer);
     }
 
     public async Task RunAsync(CancellationToken stop)
@@ -57,7 +59,7 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
 
     private void LetGo()
     {
-        foreach (TaskCompletionSource<FlipRecord> waiting in _waiting.Values)
+        foreach (TaskCompletionSource<object> waiting in _waiting.Values)
             waiting.TrySetException(new FlipException(
                 $"pair {State.Pair}: the daemon stops; what was under way is taken up at its next start"));
     }
@@ -103,7 +105,7 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
             string sentence = $"pair {before.Pair}: the state cannot be saved: {failure.Message}; nothing was begun. "
                 + "Make room or repair the state directory.";
             foreach (long request in Requests(e)) Fail(request, new FlipException(sentence));
-            return e is not (FlipAsked or RollbackAsked or ReleaseAsked);
+            return e is not (FlipAsked or RollbackAsked or ReleaseAsked or DrainAsked or DrainCancelled or Undrained);
         }
     }
 
@@ -112,12 +114,15 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
         FlipAsked f => f.Wish.Requests,
         RollbackAsked r => [r.Request],
         ReleaseAsked r => [r.Request],
+        DrainAsked d => d.Wish.Requests,
+        DrainCancelled c => [c.Request],
+        Undrained u => [u.Request],
         _ => [],
     };
 
     private void Fail(long request, FlipException why)
     {
-        if (_waiting.TryRemove(request, out TaskCompletionSource<FlipRecord>? waiting)) waiting.TrySetException(why);
+        if (_waiting.TryRemove(request, out TaskCompletionSource<object>? waiting)) waiting.TrySetException(why);
     }
 
     private void Tell(PairState before, PairEvent e, PairState after)

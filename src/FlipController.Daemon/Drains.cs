@@ -1,0 +1,117 @@
+using System.Collections.Concurrent;
+using FlipController.Core;
+using FlipController.Core.Machine;
+using FlipController.Linux.Haproxy;
+
+namespace FlipController.Daemon;
+
+/// <summary>
+/// The pair's generations that leave: looked at about once a second, told to whoever watches, and let go of when nothing but the
+/// session with them is left.
+/// </summary>
+internal sealed class Drains(PairEdge edge, Func<PairState> state) : IAsyncDisposable
+{
+    private static readonly TimeSpan s_look = TimeSpan.FromSeconds(1), s_lastLooks = TimeSpan.FromMilliseconds(200);
+    private static readonly TimeSpan s_quiet = TimeSpan.FromSeconds(10), s_saving = TimeSpan.FromMinutes(1);
+    private const int Few = 5;
+    private readonly ConcurrentDictionary<int, Leaving> _leaving = new();
+    private readonly SemaphoreSlim _begun = new(0);
+
+    public Leaving? Find(int generation) => _leaving.GetValueOrDefault(generation);
+
+    /// <summary>From now on it is watched; the same again finds it watched already.</summary>
+    public Leaving Begin(Generation generation)
+    {
+        int? flip = state().LastFlip is { } last && (last.From == generation.Number || last.To == generation.Number) ? last.Id : null;
+        Leaving leaving = _leaving.GetOrAdd(generation.Number, _ => new Leaving(edge, generation, flip));
+        _begun.Release();
+        return leaving;
+    }
+
+    /// <summary>Its process is gone, or it is active again.</summary>
+    public async Task EndAsync(int generation, bool gone)
+    {
+        if (!_leaving.TryRemove(generation, out Leaving? leaving)) return;
+        edge.Ledger?.Unfollow(edge.Mark.ValueOf(leaving.Generation.Tag));
+        if (gone) leaving.End();
+        await leaving.DisposeAsync();
+    }
+
+    /// <summary>For as long as the pair is looked after.</summary>
+    public async Task RunAsync(CancellationToken stop)
+    {
+        var told = new Dictionary<int, (int Count, string Step, long At)>();
+        long saved = edge.Time.GetTimestamp();
+        while (true)
+        {
+            if (_leaving.IsEmpty)
+            {
+                told.Clear();
+                await _begun.WaitAsync(stop);
+                continue;
+            }
+            bool few = false;
+            PairState s = state();
+            foreach (Leaving leaving in _leaving.Values)
+            {
+                Generation generation = leaving.Generation;
+                // Active again, or dead before it was told to stop: it does not leave, or has left.
+                if (s.Phase.Previous?.Number != generation.Number && !s.Retired.Any(r => r.Generation.Number == generation.Number))
+                {
+                    await EndAsync(generation.Number, gone: false);
+                    continue;
+                }
+                if (await CountAsync(leaving, stop) is not { } count) continue;
+                leaving.Sample(count);
+                few |= count <= Few && leaving.IsStopped;
+                (int Count, string Step, long At) before = told.GetValueOrDefault(leaving.Generation.Number, (-1, "", 0));
+                bool news = before.Count != count || before.Step != leaving.Status.Step;
+                TimeSpan since = edge.Time.GetElapsedTime(before.At);
+                if ((!news || since < s_look) && since < s_quiet) continue;
+                told[leaving.Generation.Number] = (count, leaving.Status.Step, edge.Time.GetTimestamp());
+                leaving.Tell();
+            }
+            if (edge.Time.GetElapsedTime(saved) >= s_saving)
+            {
+                saved = edge.Time.GetTimestamp();
+                foreach (Leaving leaving in _leaving.Values.Where(l => l.IsStopped)) leaving.Save();
+            }
+            await Task.Delay(few ? s_lastLooks : s_look, edge.Time, stop);
+        }
+    }
+
+    /// <summary>
+    /// HAProxy's own count, which costs the same however many there are; where it cannot be asked the kernel's sockets. Null: neither.
+    /// </summary>
+    private async Task<int?> CountAsync(Leaving leaving, CancellationToken stop)
+    {
+        try
+        {
+            if (leaving.Session is { } session)
+            {
+                HaproxyInfo info = await session.ShowInfoAsync(stop);
+                if (!AdminSession.IsDrained(info)) return info.CurrConns;
+                // HAProxy has nothing left to do; whatever the kernel still has of it must be gone, too, before it ends.
+                int sockets = PairEdge.Connections(leaving.Generation);
+                if (sockets == 0) await leaving.LetGoAsync();
+                return sockets;
+            }
+            if (!leaving.IsStopped) return (await edge.AdminOf(leaving.Generation).ShowInfoAsync(stop)).CurrConns;
+        }
+        catch (FlipException e)
+        {
+            edge.Log.LogDebug("pair {Pair}: {Generation} cannot be asked: {Why}", edge.Name, leaving.Generation, e.Message);
+        }
+        return PairEdge.Connections(leaving.Generation);
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        foreach (Leaving leaving in _leaving.Values)
+        {
+            if (leaving.IsStopped) leaving.Save();
+            edge.Ledger?.Unfollow(edge.Mark.ValueOf(leaving.Generation.Tag));
+            await leaving.DisposeAsync();
+        }
+    }
+}
