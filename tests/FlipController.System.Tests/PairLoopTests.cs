@@ -25,7 +25,7 @@ public class PairLoopTests
             return ValueTask.CompletedTask;
         }, new NoticeBoard(), NullLogger.Instance);
         Task run = loop.RunAsync(stop.Token);
-        _ = loop.AskAsync(Flip);
+        _ = loop.AskAsync<FlipRecord>(Flip);
         await done.Task;
         await stop.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
@@ -43,7 +43,7 @@ public class PairLoopTests
             return ValueTask.CompletedTask;
         }, new NoticeBoard(), NullLogger.Instance);
         Task run = loop.RunAsync(stop.Token);
-        FlipException refused = await Assert.ThrowsAsync<FlipException>(() => loop.AskAsync(Flip));
+        FlipException refused = await Assert.ThrowsAsync<FlipException>(() => loop.AskAsync<FlipRecord>(Flip));
         Assert.Equal("pair edge: the state cannot be saved: No space left on device; nothing was begun. Make room or repair the state directory.", refused.Message);
         Assert.False(ran);
         Assert.IsType<Cold>(loop.State.Phase);
@@ -80,7 +80,7 @@ public class PairLoopTests
         using var stop = new CancellationTokenSource();
         var loop = new PairLoop(PairState.Initial("edge"), _ => { }, _ => ValueTask.CompletedTask, new NoticeBoard(), NullLogger.Instance);
         Task run = loop.RunAsync(stop.Token);
-        RefusedException refused = await Assert.ThrowsAsync<RefusedException>(() => loop.AskAsync(id => new RollbackAsked(s_now, null, id)));
+        RefusedException refused = await Assert.ThrowsAsync<RefusedException>(() => loop.AskAsync<FlipRecord>(id => new RollbackAsked(s_now, null, id)));
         Assert.Equal("pair edge: there is no previous generation to return to", refused.Message);
         await stop.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
