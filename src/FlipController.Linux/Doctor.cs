@@ -6,6 +6,7 @@ using System.Text;
 using System.Text.RegularExpressions;
 using FlipController.Core;
 using FlipController.Linux.Haproxy;
+using FlipController.Linux.Kernel;
 using FlipController.Linux.Redirect;
 
 namespace FlipController.Linux;
@@ -100,15 +101,14 @@ public static partial class Doctor
 
     private static CheckLine Conntrack()
     {
-        if (!long.TryParse(ReadOrEmpty("/proc/sys/net/netfilter/nf_conntrack_max"), CultureInfo.InvariantCulture, out long most)
-            || !long.TryParse(ReadOrEmpty("/proc/sys/net/netfilter/nf_conntrack_count"), CultureInfo.InvariantCulture, out long count))
+        if (ConntrackFill.Read() is not { } fill)
             return new CheckLine("conntrack", false, "the kernel shows no connection tracking (yet)",
                 "modprobe nf_conntrack", Warning: true);
-        string found = string.Create(CultureInfo.InvariantCulture, $"{count} of {most} entries in use");
+        string found = string.Create(CultureInfo.InvariantCulture, $"{fill.Entries} of {fill.Limit} entries in use");
         // At the top the kernel drops what is new ("nf_conntrack: table full"), flip or no flip.
-        return count * 10 < most * 8
+        return fill.Share < 0.8
             ? new CheckLine("conntrack", true, found)
-            : new CheckLine("conntrack", false, found, $"sysctl -w net.netfilter.nf_conntrack_max={most * 2}", Warning: true);
+            : new CheckLine("conntrack", false, found, $"sysctl -w net.netfilter.nf_conntrack_max={fill.Limit * 2}", Warning: true);
     }
 
     private static async Task<CheckLine> HaproxyAsync(string subject, string binary, CancellationToken cancel)

@@ -1,4 +1,4 @@
-using System.Buffers.Binary;
+using System.Globalization;
 using System.Net;
 using System.Net.NetworkInformation;
 
@@ -9,28 +9,41 @@ namespace FlipController.Linux.Kernel;
 /// <param name="All">With those that only wait to be forgotten.</param>
 public readonly record struct ConntrackCounts(int Live, int Opening, int All);
 
+/// <summary>How full the kernel's table is. At the limit new connections are dropped, and those it forgot are not tracked again.</summary>
+public readonly record struct ConntrackFill(long Entries, long Limit)
+{
+    /// <summary>From the limit on to 1.</summary>
+    public double Share => Limit == 0 ? 0 : (double)Entries / Limit;
+
+    /// <summary>Null when the kernel tracks nothing (yet). Of the namespace of the calling thread.</summary>
+    public static ConntrackFill? Read() =>
+        Number("nf_conntrack_count") is { } entries && Number("nf_conntrack_max") is { } limit ? new ConntrackFill(entries, limit) : null;
+
+    /// <summary>A file of /proc/sys/net/netfilter that holds a number; null: it is not there.</summary>
+    internal static long? Number(string name)
+    {
+        try
+        {
+            return long.Parse(File.ReadAllText("/proc/sys/net/netfilter/" + name).AsSpan().Trim(), CultureInfo.InvariantCulture);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return null;
+        }
+    }
+}
+
 /// <summary>
 /// Counts TCP connections that conntrack remembers with a mark. Equivalent to <c>conntrack -L -p tcp -m MARK/MASK</c>, IPv4 and
-/// IPv6 in one dump; only the matching entries leave the kernel. Constants: include/uapi/linux/netfilter/nfnetlink_conntrack.h.
-/// It answers for the namespace of the thread that made it, for one thread at a time.
+/// IPv6 in one dump; only the matching entries leave the kernel. It answers for the namespace of the thread that made it, for one
+/// thread at a time.
 /// </summary>
 public sealed class Conntrack : IDisposable
 {
-    private const ushort Get = 1 << 8 | 1; // NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET
-    private const ushort TupleOriginal = 1; // CTA_TUPLE_ORIG
-    private const ushort TupleReply = 2; // CTA_TUPLE_REPLY
-    private const ushort ProtocolInfo = 4; // CTA_PROTOINFO
-    private const ushort ProtocolInfoTcp = 1; // CTA_PROTOINFO_TCP
-    private const ushort TcpState = 1; // CTA_PROTOINFO_TCP_STATE
-    private const ushort Mark = 8; // CTA_MARK
+    internal const ushort Subsystem = 1 << 8; // NFNL_SUBSYS_CTNETLINK << 8
+    private const ushort Get = Subsystem | 1; // IPCTNL_MSG_CT_GET
+    private const ushort GetStatistics = Subsystem | 5; // IPCTNL_MSG_CT_GET_STATS
     private const ushort MarkMask = 21; // CTA_MARK_MASK
-
-    // include/uapi/linux/netfilter/nf_conntrack_tcp.h. Everything after ESTABLISHED only waits for a timer: FIN_WAIT and TIME_WAIT
-    // last two minutes after the last byte, and a drain that counted them would never end on a busy port.
-    private const byte SynSent = 1; // TCP_CONNTRACK_SYN_SENT
-    private const byte SynReceived = 2; // TCP_CONNTRACK_SYN_RECV
-    private const byte Established = 3; // TCP_CONNTRACK_ESTABLISHED
-    private const byte SynSent2 = 9; // TCP_CONNTRACK_SYN_SENT2, a simultaneous open
 
     private readonly NetlinkSocket _netlink;
 
@@ -52,21 +65,26 @@ public sealed class Conntrack : IDisposable
     public void Dispose() => _netlink.Dispose();
 
     /// <summary>Null when ctnetlink is not there to be asked.</summary>
-    public ConntrackCounts? Count(uint mark, uint mask)
+    public ConntrackCounts? Count(uint mark, uint mask) => CountAll([mark], mask)?[0];
+
+    /// <summary>Several marks of one mask in one walk over the table, in their order. Null when ctnetlink is not there to be asked.</summary>
+    public ConntrackCounts[]? CountAll(IReadOnlyList<uint> marks, uint mask)
     {
-        Span<byte> buffer = stackalloc byte[64];
-        NetlinkMessage message = new(buffer, Get, NetlinkFlags.None);
-        message.Header(0u); // struct nfgenmsg: family AF_UNSPEC, version NFNETLINK_V0, res_id 0
-        message.PutBigEndian(Mark, mark);
-        message.PutBigEndian(MarkMask, mask);
         try
         {
-            Tally tally = _netlink.Dump($"count conntrack entries with mark 0x{mark:x}/0x{mask:x}", message, () => new Tally(),
-                static (tally, _, payload) => tally.Add(payload[4..]));
-            return new ConntrackCounts(tally.Live, tally.Opening, tally.All);
+            return Dump(marks, mask, () => new ConntrackCounts[marks.Count], (counts, _, payload) =>
+            {
+                ConntrackEntry entry = ConntrackEntry.ReadState(payload);
+                if (entry.State is null) return;
+                for (int i = 0; i < marks.Count; i++)
+                {
+                    if ((entry.Mark & mask) != marks[i]) continue;
+                    ConntrackCounts count = counts[i];
+                    counts[i] = new ConntrackCounts(count.Live + (entry.IsLive ? 1 : 0), count.Opening + (entry.IsOpening ? 1 : 0), count.All + 1);
+                }
+            });
         }
-        // A subsystem that is not registered is EINVAL: nfnetlink_rcv_msg() in net/netfilter/nfnetlink.c.
-        catch (KernelException e) when (e.Errno is Errno.Invalid or Errno.NotSupported)
+        catch (KernelException e) when (IsAbsent(e))
         {
             return null;
         }
@@ -80,80 +98,60 @@ public sealed class Conntrack : IDisposable
     {
         HashSet<IPAddress> local = [.. NetworkInterface.GetAllNetworkInterfaces().SelectMany(i => i.GetIPProperties().UnicastAddresses)
             .Select(a => new IPAddress(a.Address.GetAddressBytes()))]; // without the zone of a link-local one
+        try
+        {
+            return Dump([], 0, () => new int[1], (count, _, payload) =>
+            {
+                if (!ConntrackEntry.ReadState(payload).IsOpening) return;
+                if (ConntrackEntry.End(payload, ConntrackEntry.TupleOriginal, destination: true) is not { } to || !ports.Contains(to.Port)) return;
+                // The reply comes from where it was sent to: no NAT.
+                if (!to.Equals(ConntrackEntry.End(payload, ConntrackEntry.TupleReply, destination: false))) return;
+                if (IPAddress.IsLoopback(to.Address) || local.Contains(to.Address)) count[0]++;
+            })[0];
+        }
+        catch (KernelException e) when (IsAbsent(e))
+        {
+            return null;
+        }
+    }
+
+    /// <summary>False when ctnetlink is not there to be asked.</summary>
+    internal bool IsPresent()
+    {
         Span<byte> buffer = stackalloc byte[32];
-        NetlinkMessage message = new(buffer, Get, NetlinkFlags.None);
+        NetlinkMessage message = new(buffer, GetStatistics, NetlinkFlags.None);
         message.Header(0u);
         try
         {
-            return _netlink.Dump("count conntrack entries", message, () => new int[1], (count, _, payload) =>
-            {
-                ReadOnlySpan<byte> entry = payload[4..];
-                if (Tally.Tcp(entry) is not (SynSent or SynReceived or SynSent2)) return;
-                if (End(entry, TupleOriginal, destination: true) is not { } to || !ports.Contains(to.Port)) return;
-                // The reply comes from where it was sent to: no NAT.
-                if (to.Equals(End(entry, TupleReply, destination: false)) && (IPAddress.IsLoopback(to.Address) || local.Contains(to.Address))) count[0]++;
-            })[0];
+            _netlink.Request("ask conntrack how full it is", message);
+            return true;
         }
-        catch (KernelException e) when (e.Errno is Errno.Invalid or Errno.NotSupported)
+        catch (KernelException e) when (IsAbsent(e))
         {
-            return null;
+            return false;
         }
     }
 
-    private static IPEndPoint? End(ReadOnlySpan<byte> entry, ushort tuple, bool destination)
+    /// <summary>
+    /// Every entry with one of the marks, and some with others: the kernel compares with one value under one mask, so it is asked for
+    /// the bits that all the marks have in common. No marks: every entry.
+    /// </summary>
+    internal T Dump<T>(IReadOnlyList<uint> marks, uint mask, Func<T> begin, DumpReader<T> read)
     {
-        IPAddress? address = null;
-        int port = -1;
-        NetlinkAttributes outer = new(entry);
-        while (outer.Next())
+        uint mark = marks.Count == 0 ? 0 : marks[0];
+        foreach (uint other in marks) mask &= ~(other ^ mark);
+        Span<byte> buffer = stackalloc byte[64];
+        NetlinkMessage message = new(buffer, Get, NetlinkFlags.None);
+        message.Header(0u); // struct nfgenmsg: family AF_UNSPEC, version NFNETLINK_V0, res_id 0
+        if (marks.Count > 0)
         {
-            if (outer.Type != tuple) continue;
-            NetlinkAttributes parts = new(outer.Value);
-            while (parts.Next())
-            {
-                NetlinkAttributes fields = new(parts.Value);
-                while (fields.Next())
-                {
-                    // CTA_TUPLE_IP: CTA_IP_V4_SRC, V4_DST, V6_SRC, V6_DST; CTA_TUPLE_PROTO: CTA_PROTO_NUM, SRC_PORT, DST_PORT.
-                    if (parts.Type == 1 && fields.Type is >= 1 and <= 4 && fields.Type % 2 == 0 == destination) address = new IPAddress(fields.Value);
-                    if (parts.Type == 2 && fields.Type == (destination ? 3 : 2)) port = BinaryPrimitives.ReadUInt16BigEndian(fields.Value);
-                }
-            }
+            message.PutBigEndian(ConntrackEntry.MarkAttribute, mark & mask);
+            message.PutBigEndian(MarkMask, mask);
         }
-        return address is null || port < 0 ? null : new IPEndPoint(address, port);
+        return _netlink.Dump(marks.Count == 0 ? "list conntrack entries" : $"list conntrack entries with mark 0x{mark & mask:x}/0x{mask:x}",
+            message, begin, read);
     }
 
-    private sealed class Tally
-    {
-        internal int Live, Opening, All;
-
-        internal void Add(ReadOnlySpan<byte> entry)
-        {
-            if (Tcp(entry) is not { } state) return;
-            All++;
-            if (state is SynSent or SynReceived or SynSent2) Opening++;
-            if (state is SynSent or SynReceived or SynSent2 or Established) Live++;
-        }
-
-        /// <summary>Null for an entry that is not TCP.</summary>
-        internal static byte? Tcp(ReadOnlySpan<byte> entry)
-        {
-            NetlinkAttributes outer = new(entry);
-            while (outer.Next())
-            {
-                if (outer.Type != ProtocolInfo) continue;
-                NetlinkAttributes info = new(outer.Value);
-                while (info.Next())
-                {
-                    if (info.Type != ProtocolInfoTcp) continue;
-                    NetlinkAttributes tcp = new(info.Value);
-                    while (tcp.Next())
-                    {
-                        if (tcp.Type == TcpState && tcp.Value.Length >= 1) return tcp.Value[0];
-                    }
-                }
-            }
-            return null;
-        }
-    }
+    // A subsystem that is not registered is EINVAL: nfnetlink_rcv_msg() in net/netfilter/nfnetlink.c.
+    internal static bool IsAbsent(KernelException e) => e.Errno is Errno.Invalid or Errno.NotSupported;
 }

@@ -10,9 +10,14 @@ internal static unsafe partial class Libc
     internal const int CloseOnExec = 0x80000; // SOCK_CLOEXEC = EFD_CLOEXEC = O_CLOEXEC
     internal const int NonBlocking = 0x800; // EFD_NONBLOCK = O_NONBLOCK
     internal const int SolSocket = 1; // SOL_SOCKET
+    internal const int SoReceiveBuffer = 8; // SO_RCVBUF
     internal const int SoReceiveTimeout = 20; // SO_RCVTIMEO
+    internal const int SoAttachFilter = 26; // SO_ATTACH_FILTER
+    internal const int SoReceiveBufferForce = 33; // SO_RCVBUFFORCE
     internal const int SolNetlink = 270; // SOL_NETLINK
-    internal const int NetlinkCapAck = 10; // NETLINK_CAP_ACK, include/uapi/linux/netlink.h
+    internal const int NetlinkAddMembership = 1; // NETLINK_ADD_MEMBERSHIP, include/uapi/linux/netlink.h
+    internal const int NetlinkDropMembership = 2; // NETLINK_DROP_MEMBERSHIP
+    internal const int NetlinkCapAck = 10; // NETLINK_CAP_ACK
     internal const int NetlinkExtAck = 11; // NETLINK_EXT_ACK
     internal const int MsgTrunc = 0x20; // MSG_TRUNC
     internal const int MsgDontWait = 0x40; // MSG_DONTWAIT
@@ -31,6 +36,32 @@ internal static unsafe partial class Libc
         internal short Returned;
     }
 
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct Buffer // struct iovec
+    {
+        internal void* Start;
+        internal nuint Length;
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct Message // struct msghdr
+    {
+        internal void* Name;
+        internal uint NameLength;
+        internal Buffer* Buffers;
+        internal nuint BufferCount;
+        internal void* Control;
+        internal nuint ControlLength;
+        internal int Flags;
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct ManyMessage // struct mmsghdr
+    {
+        internal Message Message;
+        internal uint Length;
+    }
+
     [LibraryImport("libc", EntryPoint = "socket", SetLastError = true)]
     internal static partial int Socket(int domain, int type, int protocol);
 
@@ -45,6 +76,10 @@ internal static unsafe partial class Libc
 
     [LibraryImport("libc", EntryPoint = "recvfrom", SetLastError = true)]
     internal static partial nint ReceiveFrom(int fd, void* data, nuint length, int flags, void* address, uint* addressLength);
+
+    /// <summary>Up to <paramref name="count"/> messages in one call, one in each <see cref="ManyMessage"/>.</summary>
+    [LibraryImport("libc", EntryPoint = "recvmmsg", SetLastError = true)]
+    internal static partial int ReceiveMany(int fd, ManyMessage* messages, uint count, int flags, void* timeout);
 
     [LibraryImport("libc", EntryPoint = "close", SetLastError = true)]
     internal static partial int Close(int fd);

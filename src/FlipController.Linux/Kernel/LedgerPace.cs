@@ -1,0 +1,36 @@
+using System.Diagnostics;
+
+namespace FlipController.Linux.Kernel;
+
+/// <summary>
+/// How often the whole table may be asked for: events lost again and again must not become one dump after the other. Stopwatch ticks;
+/// for the ledger's thread alone.
+/// </summary>
+internal sealed class LedgerPace
+{
+    /// <summary>Of the time, that goes into repeating what events do not tell, and into making good what was lost.</summary>
+    private const int LookAgainPerDump = 100, RepairPerDump = 20;
+    private static readonly TimeSpan s_longest = TimeSpan.FromMinutes(1);
+
+    internal TimeSpan LookAgain { get; init; } = TimeSpan.FromSeconds(2);
+    internal TimeSpan Repair { get; init; } = TimeSpan.FromMilliseconds(250);
+    internal TimeSpan AfterFailure { get; init; } = TimeSpan.FromSeconds(10);
+
+    internal long MayRepairAt { get; private set; }
+    internal long MayLookAgainAt { get; private set; }
+
+    internal void Dumped(TimeSpan took)
+    {
+        MayRepairAt = After(Longer(Repair, took * RepairPerDump));
+        MayLookAgainAt = After(Longer(LookAgain, took * LookAgainPerDump));
+    }
+
+    internal void Failed() => MayRepairAt = After(AfterFailure);
+
+    internal int MillisecondsUntil(long instant) =>
+        (int)Math.Max(0, Math.Ceiling(Stopwatch.GetElapsedTime(Stopwatch.GetTimestamp(), instant).TotalMilliseconds));
+
+    private static long After(TimeSpan time) => Stopwatch.GetTimestamp() + (long)(time.TotalSeconds * Stopwatch.Frequency);
+
+    private static TimeSpan Longer(TimeSpan a, TimeSpan b) => a > b ? a : b < s_longest ? b : s_longest;
+}
