@@ -8,15 +8,18 @@ namespace FlipController.Linux.Haproxy;
 /// A session with HAProxy's stats socket that outlives a soft stop. The soft stop closes the socket, but not a session that was
 /// opened before it in interactive mode ("prompt"): through it a stopping process can still be asked how many connections it has.
 /// <b>The session is itself a job that keeps the process alive:</b> once nothing else is left (<see cref="IsDrained"/>) it has to
-/// be closed, and then HAProxy ends. One command at a time.
+/// be closed, and then HAProxy ends. Any number of callers may ask; each waits for its turn.
 /// </summary>
 public sealed class AdminSession : IAsyncDisposable
 {
-    private const string Prompt = "\n> ";
-
     private readonly NetworkStream stream;
     private readonly string path;
     private readonly TimeSpan timeout;
+    private readonly SemaphoreSlim turn = new(1, 1);
+    private readonly AdminLines lines = new();
+    /// <summary>Answers that have not ended: those of the present caller, and of earlier ones that gave up.</summary>
+    private int owed;
+    private string? broken;
 
     private AdminSession(NetworkStream stream, string path, TimeSpan timeout) =>
         (this.stream, this.path, this.timeout) = (stream, path, timeout);
@@ -58,35 +61,76 @@ public sealed class AdminSession : IAsyncDisposable
         return HaproxyInfo.Parse(answer) ?? throw Failure("show info", $"it answered \"{answer.Trim()}\"", null);
     }
 
-    private async Task<string> CommandAsync(string command, CancellationToken cancellation)
+    /// <summary>The answer, without the empty line that ends it.</summary>
+    public async Task<string> CommandAsync(string command, CancellationToken cancellation = default) =>
+        (await AnswersAsync([command], cancellation))[0];
+
+    /// <summary>
+    /// Gives the answer to a command line by line, and holds none of it. A visitor that throws, or a caller that gives up, leaves the
+    /// session in order: the rest of that answer is passed over.
+    /// </summary>
+    public Task LinesAsync(string command, LineVisitor visit, CancellationToken cancellation = default) =>
+        AskAsync([command], (_, line) => visit(line), cancellation);
+
+    /// <summary>Asks several short things at once: all are sent before the first is answered, so keep them below a few kilobytes.</summary>
+    public async Task<string[]> AnswersAsync(IReadOnlyList<string> commands, CancellationToken cancellation = default)
     {
-        using var overrun = new CancellationTokenSource(timeout);
-        using var either = CancellationTokenSource.CreateLinkedTokenSource(overrun.Token, cancellation);
+        var texts = new StringBuilder?[commands.Count];
+        await AskAsync(commands, (i, line) =>
+            (texts[i] is { } text ? text.Append('\n') : texts[i] = new StringBuilder()).Append(Encoding.Latin1.GetString(line)), cancellation);
+        return [.. texts.Select(t => t?.ToString() ?? "")];
+    }
+
+    private async Task AskAsync(IReadOnlyList<string> commands, Action<int, ReadOnlySpan<byte>> visit, CancellationToken cancellation)
+    {
+        if (commands.Count == 0) return;
+        await turn.WaitAsync(cancellation);
+        // HAProxy may take long for a long answer, but not be silent for long.
+        using var silence = new CancellationTokenSource(timeout);
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(silence.Token, cancellation);
         try
         {
-            await stream.WriteAsync(Encoding.UTF8.GetBytes(command + "\n"), either.Token);
-            var answer = new StringBuilder();
-            var buffer = new byte[16384];
-            while (!(answer.Length >= Prompt.Length && answer.ToString(answer.Length - Prompt.Length, Prompt.Length) == Prompt))
+            if (broken is not null) throw Failure(commands[0], broken, null);
+            // A line each: with ';' newer versions write one prompt for all of them (src/cli.c, cli_io_handler: "pipelined commands").
+            broken = "a command before it was sent in part";
+            await stream.WriteAsync(Encoding.Latin1.GetBytes(string.Join('\n', commands) + "\n"), either.Token);
+            broken = null;
+            owed += commands.Count;
+            while (owed > 0)
             {
-                int read = await stream.ReadAsync(buffer, either.Token);
-                if (read == 0) throw Failure(command, "HAProxy closed the session", null);
-                answer.Append(Encoding.Latin1.GetString(buffer, 0, read));
+                switch (lines.Next(interactive: true, out ReadOnlySpan<byte> line))
+                {
+                    case AdminLines.Piece.Prompt:
+                        owed--;
+                        break;
+                    case AdminLines.Piece.Line when owed <= commands.Count:
+                        visit(commands.Count - owed, line);
+                        break;
+                    case AdminLines.Piece.None:
+                        int read = await stream.ReadAsync(lines.Room(), either.Token);
+                        if (read == 0) throw Failure(commands[0], "HAProxy closed the session", null);
+                        lines.Added(read);
+                        silence.CancelAfter(timeout);
+                        break;
+                }
             }
-            return answer.ToString(0, answer.Length - Prompt.Length);
         }
-        catch (OperationCanceledException) when (overrun.IsCancellationRequested && !cancellation.IsCancellationRequested)
+        catch (OperationCanceledException) when (silence.IsCancellationRequested && !cancellation.IsCancellationRequested)
         {
-            throw Failure(command, $"no answer within {timeout.TotalSeconds:0.###} s", null);
+            throw Failure(commands[0], $"no answer within {timeout.TotalSeconds:0.###} s", null);
         }
         catch (Exception e) when (e is IOException or ObjectDisposedException)
         {
-            throw Failure(command, e.Message, e);
+            throw Failure(commands[0], e.Message, e);
+        }
+        finally
+        {
+            turn.Release();
         }
     }
 
     private FlipException Failure(string command, string why, Exception? inner) =>
-        new($"cannot ask the stopping HAProxy \"{command}\" in the session on {path}: {why}; nothing was changed", inner);
+        new($"cannot ask HAProxy \"{command}\" in the session on {path}: {why}; nothing was changed", inner);
 
     public ValueTask DisposeAsync() => stream.DisposeAsync();
 }

@@ -14,6 +14,8 @@ namespace FlipController.Linux.Haproxy;
 /// </summary>
 public sealed class AdminSocket(string path, TimeSpan? timeout = null)
 {
+    private const int LongestAnswer = 1 << 20;
+
     private readonly TimeSpan timeout = timeout ?? TimeSpan.FromSeconds(5);
 
     public string Path { get; } = path;
@@ -41,6 +43,46 @@ public sealed class AdminSocket(string path, TimeSpan? timeout = null)
             throw Failure(command, e.Message, e);
         }
     }
+
+    /// <summary>Gives the answer to a command line by line, and holds none of it. The empty line that ends it comes last.</summary>
+    public async Task LinesAsync(string command, LineVisitor visit, CancellationToken cancellation = default)
+    {
+        // HAProxy may take long for a long answer, but not be silent for long.
+        using var silence = new CancellationTokenSource(timeout);
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(silence.Token, cancellation);
+        try
+        {
+            using var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+            await socket.ConnectAsync(new UnixDomainSocketEndPoint(Path), either.Token);
+            await using var stream = new NetworkStream(socket);
+            await stream.WriteAsync(Encoding.UTF8.GetBytes(command + "\n"), either.Token);
+            var lines = new AdminLines();
+            bool ended = false;
+            while (await stream.ReadAsync(lines.Room(), either.Token) is > 0 and int read)
+            {
+                silence.CancelAfter(timeout);
+                lines.Added(read);
+                while (lines.Next(interactive: false, out ReadOnlySpan<byte> line) == AdminLines.Piece.Line)
+                {
+                    ended = line.IsEmpty;
+                    visit(line);
+                }
+            }
+            if (!ended || !lines.IsEmpty) throw Failure(command, "the answer was cut", null);
+        }
+        catch (OperationCanceledException) when (silence.IsCancellationRequested && !cancellation.IsCancellationRequested)
+        {
+            throw Failure(command, $"no answer within {timeout.TotalSeconds:0.###} s", null);
+        }
+        catch (Exception e) when (e is SocketException or IOException or ArgumentException)
+        {
+            throw Failure(command, e.Message, e);
+        }
+    }
+
+    /// <summary>Asks many short things over one connection.</summary>
+    public Task<string[]> AnswersAsync(IReadOnlyList<string> commands, CancellationToken cancellation = default) =>
+        AdminBatch.RunAsync(Path, commands, timeout, LongestAnswer, cancellation);
 
     /// <summary><c>show info</c>.</summary>
     public async Task<HaproxyInfo> ShowInfoAsync(CancellationToken cancellation = default)

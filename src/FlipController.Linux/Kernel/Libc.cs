@@ -8,6 +8,7 @@ internal static unsafe partial class Libc
     internal const int AfNetlink = 16; // AF_NETLINK, include/linux/socket.h
     internal const int SockRaw = 3; // SOCK_RAW, include/linux/net.h
     internal const int CloseOnExec = 0x80000; // SOCK_CLOEXEC = EFD_CLOEXEC = O_CLOEXEC
+    internal const int AtCurrentDirectory = -100; // AT_FDCWD, include/uapi/linux/fcntl.h
     internal const int NonBlocking = 0x800; // EFD_NONBLOCK = O_NONBLOCK
     internal const int SolSocket = 1; // SOL_SOCKET
     internal const int SoReceiveBuffer = 8; // SO_RCVBUF
@@ -99,6 +100,16 @@ internal static unsafe partial class Libc
 
     [LibraryImport("libc", EntryPoint = "poll", SetLastError = true)]
     internal static partial int Poll(PollDescriptor* descriptors, ulong count, int milliseconds);
+
+    [LibraryImport("libc", EntryPoint = "openat", SetLastError = true)]
+    internal static partial int OpenAt(int directory, byte* path, int flags);
+
+    [LibraryImport("libc", EntryPoint = "readlinkat", SetLastError = true)]
+    internal static partial nint ReadLinkAt(int directory, byte* path, byte* target, nuint length);
+
+    /// <summary>getdents64(2): bytes of struct linux_dirent64 that were written; 0 at the end. glibc since 2.30, musl under this name too.</summary>
+    [LibraryImport("libc", EntryPoint = "getdents64", SetLastError = true)]
+    internal static partial int ReadDirectory(int directory, byte* entries, nuint length);
 
     [LibraryImport("libc", EntryPoint = "eventfd", SetLastError = true)]
     internal static partial int EventFd(uint initial, int flags);

@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Net;
 
 namespace FlipController.Linux.Kernel;
@@ -13,31 +12,7 @@ public sealed record ListeningEndpoint(IPAddress Address, int Port, bool? V6Only
 public static class ProcessSockets
 {
     /// <summary>Inodes of the sockets among /proc/PID/fd, proc(5); empty when the process is gone.</summary>
-    public static HashSet<uint> Inodes(int pid)
-    {
-        HashSet<uint> inodes = [];
-        IEnumerable<string> descriptors;
-        try
-        {
-            descriptors = Directory.EnumerateFileSystemEntries($"/proc/{pid.ToString(CultureInfo.InvariantCulture)}/fd");
-            foreach (string descriptor in descriptors)
-            {
-                // A descriptor may be closed between the listing and the look: then it is not held, which is the answer.
-                string? target;
-                try { target = new FileInfo(descriptor).LinkTarget; }
-                catch (IOException) { continue; }
-                if (target is null || !target.StartsWith("socket:[", StringComparison.Ordinal)) continue;
-                ReadOnlySpan<char> digits = target.AsSpan("socket:[".Length).TrimEnd(']');
-                if (uint.TryParse(digits, NumberStyles.None, CultureInfo.InvariantCulture, out uint inode))
-                    inodes.Add(inode);
-            }
-        }
-        catch (IOException)
-        {
-            // Gone, before or while it was looked at.
-        }
-        return inodes;
-    }
+    public static HashSet<uint> Inodes(int pid) => ProcessDescriptors.Read(pid).Inodes();
 
     /// <summary>Where the process listens, of its own: a descriptor of another process on the same port does not count.</summary>
     public static IReadOnlyList<ListeningEndpoint> ListeningPorts(SockDiag sockets, int pid)

@@ -37,7 +37,7 @@ public sealed record TcpSocket(
 /// The kernel's list of TCP sockets, IPv4 and IPv6, of the namespace of the thread that made this. Equivalent to <c>ss -tan</c>,
 /// which asks the same way: include/uapi/linux/inet_diag.h, net/ipv4/inet_diag.c. One thread at a time.
 /// </summary>
-public sealed class SockDiag : IDisposable
+public sealed partial class SockDiag : IDisposable
 {
     private const ushort ByFamily = 20; // SOCK_DIAG_BY_FAMILY, include/uapi/linux/sock_diag.h
     private const byte Tcp = 6; // IPPROTO_TCP
@@ -94,11 +94,11 @@ public sealed class SockDiag : IDisposable
     /// </summary>
     public IReadOnlyDictionary<int, int> HandshakesByPort(PortBlock localPorts) => CountByPort(TcpStates.SynReceived, localPorts);
 
-    private T Dump<T>(byte family, TcpStates states, PortBlock? ports, Func<T> begin, DumpReader<T> read)
+    private T Dump<T>(byte family, TcpStates states, PortBlock? ports, Func<T> begin, DumpReader<T> read, byte extensions = 0)
     {
         Span<byte> buffer = stackalloc byte[128];
         NetlinkMessage message = new(buffer, ByFamily, NetlinkFlags.None);
-        message.Header(new DiagRequest { Family = family, Protocol = Tcp, States = (uint)states });
+        message.Header(new DiagRequest { Family = family, Protocol = Tcp, Extensions = extensions, States = (uint)states });
         if (ports is { } block)
         {
             // A program of two jumps; a socket is listed when the end is reached exactly, and not when a jump goes 4 bytes past it

@@ -1,0 +1,20 @@
+namespace FlipController.Linux.Haproxy;
+
+/// <summary>
+/// How a generation's HAProxy is asked: through its stats socket, or, once it stops, through a session opened before. Either does both.
+/// </summary>
+public sealed class AdminChannel
+{
+    private readonly Func<string, LineVisitor, CancellationToken, Task> _lines;
+    private readonly Func<IReadOnlyList<string>, CancellationToken, Task<string[]>> _answers;
+
+    public AdminChannel(AdminSocket socket) => (_lines, _answers) = (socket.LinesAsync, socket.AnswersAsync);
+
+    public AdminChannel(AdminSession session) => (_lines, _answers) = (session.LinesAsync, session.AnswersAsync);
+
+    /// <inheritdoc cref="AdminSocket.LinesAsync"/>
+    public Task LinesAsync(string command, LineVisitor visit, CancellationToken stop) => _lines(command, visit, stop);
+
+    /// <inheritdoc cref="AdminSession.AnswersAsync"/>
+    public Task<string[]> AnswersAsync(IReadOnlyList<string> commands, CancellationToken stop) => _answers(commands, stop);
+}
