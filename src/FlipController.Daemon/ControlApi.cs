@@ -70,6 +70,10 @@ internal static class ControlApi
                 ? AnswerAsync(context, WireJson.Default.DrainCurve, curve)
                 : RefuseAsync(context, 404, "usage", $"pair {pair.Name}: nothing is kept of how generation {generation} left");
         });
+        Pair(HttpMethods.Get, "/connections", async (context, pair) => await AnswerAsync(context, WireJson.Default.ConnectionsReport,
+            await pair.ConnectionsAsync(ConnectionsRequest.Of(context.Request.Query), context.RequestAborted)));
+        Pair(HttpMethods.Post, "/close", async (context, pair) => await AnswerAsync(context, WireJson.Default.CloseAnswer,
+            await pair.CloseAsync(await BodyAsync(context, WireJson.Default.CloseRequest) ?? new CloseRequest(), stopping)));
         app.MapPost("/v1/reload", async context =>
         {
             IReadOnlyList<string> faults = await fleet.ReloadAsync();

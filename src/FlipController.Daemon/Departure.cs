@@ -1,13 +1,14 @@
 using System.Collections.Immutable;
 using FlipController.Core;
 using FlipController.Core.Machine;
+using FlipController.Linux.Clients;
 using FlipController.Linux.Haproxy;
 using FlipController.Linux.Kernel;
 
 namespace FlipController.Daemon;
 
 /// <summary>How generations leave: discarded before they had traffic, retired after, closed when they stay too long.</summary>
-internal sealed class Departure(PairEdge edge)
+internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger ledger)
 {
     // SIGUSR1 (HAProxy's management.txt, 4), SIGTERM, SIGKILL: signal(7)
     private const int SoftStop = 10, Terminate = 15, Kill = 9;
@@ -85,7 +86,7 @@ internal sealed class Departure(PairEdge edge)
         await OpenSessionAsync(leaving, stop);
         process.Signal(SoftStop);
         leaving.IsStopped = true;
-        Forget(generation.Number);
+        Forget(edge, generation.Number);
         leaving.Mark("retired", "told to stop: no new connections, the open ones finish");
     }
 
@@ -183,9 +184,43 @@ internal sealed class Departure(PairEdge edge)
     /// <param name="services">Only theirs; empty: every one.</param>
     private async Task CloseGentlyAsync(Leaving leaving, ImmutableArray<ServicePort> services, CancellationToken stop)
     {
-        TimeSpan spread = edge.Options.Drain.Spread;
-        leaving.Enter("closing", edge.Now + spread, services.IsEmpty ? "SIGTERM" : "draining");
-        await Task.CompletedTask.WaitAsync(stop); // TODO
+        DateTimeOffset until = edge.Now + edge.Options.Drain.Spread;
+        leaving.Enter("closing", until, services.IsEmpty ? "SIGTERM" : "draining");
+        long began = edge.Time.GetTimestamp();
+        Generation generation = leaving.Generation;
+        using var sockets = new SockDiag();
+        var clients = new GenerationClients(sockets);
+        var closing = new ClientClosing(clients);
+        while (true)
+        {
+            ClientsOf of = PairLedger.ClientsOf(state(), generation, "retired");
+            if (!services.IsEmpty) of = of with { Ports = services };
+            try
+            {
+                int open = (await clients.CountAsync(of, ledger.FirstSeenOf(generation), stop)).Held;
+                if (open == 0) return;
+                TimeSpan left = edge.Options.Drain.Spread - edge.Time.GetElapsedTime(began), next = GentleClosing.NextStep(open, left);
+                int due = GentleClosing.DueNow(open, left, next);
+                if (due > 0)
+                {
+                    ClientsClosed closed = await closing.CloseAsync(
+                        of, new ClientQuery(Order: ClientOrder.Idle, Limit: due), ledger.ChannelOf(generation), ledger.FirstSeenOf(generation),
+                        edge.Now, stop);
+                    leaving.CountClosed(closed.Closed);
+                    if (closed.Left > 0)
+                        edge.Log.LogWarning("pair {Pair}: {Count} connections of {Generation} cannot be closed one by one, and end with its process: {Why}",
+                            edge.Name, closed.Left, generation, closed.Why);
+                }
+                if (left <= TimeSpan.Zero) return;
+                await Task.Delay(next < left ? next : left, edge.Time, stop);
+            }
+            catch (FlipException e)
+            {
+                edge.Log.LogWarning("pair {Pair}: the connections of {Generation} cannot be closed one by one: {Why}; they end with its process",
+                    edge.Name, generation, e.Message);
+                return;
+            }
+        }
     }
 
     public Task DiscardAsync(int number, CancellationToken stop)
@@ -199,7 +234,7 @@ internal sealed class Departure(PairEdge edge)
     {
         GenerationPlace place = edge.PlaceOf(number);
         if (Instance.LeftBehind(place) is { } process) await EndAsync(edge, process, stop);
-        new Departure(edge).Forget(number);
+        Forget(edge, number);
         place.Remove();
     }
 
@@ -222,7 +257,7 @@ internal sealed class Departure(PairEdge edge)
     /// <summary>
     /// Removes the generation's chain; while the pair's rule still names it the kernel refuses, and a later sweep does it.
     /// </summary>
-    public void Forget(int number)
+    private static void Forget(PairEdge edge, int number)
     {
         try
         {
@@ -238,7 +273,7 @@ internal sealed class Departure(PairEdge edge)
     public void Bury(Generation generation)
     {
         edge.Deaths.Remove(ProcessIdentity.Of(generation));
-        Forget(generation.Number);
+        Forget(edge, generation.Number);
         try
         {
             edge.PlaceOf(generation.Number).Remove();
@@ -255,7 +290,7 @@ internal sealed class Departure(PairEdge edge)
         HashSet<int> known = [.. state.Generations.Select(g => g.Number)];
         // A higher number is of a flip that began after this look at the state.
         bool Belongs(int number) => known.Contains(number) || number > state.LastNumber;
-        foreach (int number in edge.Redirect.Generations(edge.Name).Where(n => !Belongs(n))) Forget(number);
+        foreach (int number in edge.Redirect.Generations(edge.Name).Where(n => !Belongs(n))) Forget(edge, number);
         foreach (int number in GenerationPlace.Numbers(edge.Runtime, edge.Name).Where(n => !Belongs(n))) await EndAsync(edge, number, stop);
         edge.Store.PruneSnapshots(n => Belongs(n) || n == state.LastGood || n == state.BeforeLast);
     }

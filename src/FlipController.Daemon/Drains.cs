@@ -1,7 +1,9 @@
 using System.Collections.Concurrent;
 using FlipController.Core;
 using FlipController.Core.Machine;
+using FlipController.Linux.Clients;
 using FlipController.Linux.Haproxy;
+using FlipController.Linux.Kernel;
 
 namespace FlipController.Daemon;
 
@@ -91,10 +93,10 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IAsyncDispo
             {
                 HaproxyInfo info = await session.ShowInfoAsync(stop);
                 if (!AdminSession.IsDrained(info)) return info.CurrConns;
-                // HAProxy has nothing left to do; whatever the kernel still has of it must be gone, too, before it ends.
-                int sockets = PairEdge.Connections(leaving.Generation);
-                if (sockets == 0) await leaving.LetGoAsync();
-                return sockets;
+                // HAProxy has nothing left to do; what the kernel still delivers for it must have arrived, too, before it ends.
+                int undelivered = await SocketsAsync(leaving.Generation, stop);
+                if (undelivered == 0) await leaving.LetGoAsync();
+                return undelivered;
             }
             if (!leaving.IsStopped) return (await edge.AdminOf(leaving.Generation).ShowInfoAsync(stop)).CurrConns;
         }
@@ -102,7 +104,13 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IAsyncDispo
         {
             edge.Log.LogDebug("pair {Pair}: {Generation} cannot be asked: {Why}", edge.Name, leaving.Generation, e.Message);
         }
-        return PairEdge.Connections(leaving.Generation);
+        return await SocketsAsync(leaving.Generation, stop);
+    }
+
+    private async Task<int> SocketsAsync(Generation generation, CancellationToken stop)
+    {
+        using var sockets = new SockDiag();
+        return (await new GenerationClients(sockets).CountAsync(PairLedger.ClientsOf(state(), generation, ""), null, stop)).Total;
     }
 
     public async ValueTask DisposeAsync()

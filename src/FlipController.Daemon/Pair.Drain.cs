@@ -52,6 +52,13 @@ internal sealed partial class Pair
     public async Task<DrainAnswer> UndrainAsync(UndrainRequest request) =>
         new(Name, await _loop.AskAsync<DrainRecord>(id => new Undrained(_edge.Now, request.Reason, id)));
 
+    public Task<ConnectionsReport> ConnectionsAsync(ConnectionsRequest request, CancellationToken stop) =>
+        _effects.Ledger.ConnectionsAsync(request.Query, request.Generation, stop);
+
+    /// <summary>What was begun is finished when whoever asked for it has gone.</summary>
+    public Task<CloseAnswer> CloseAsync(CloseRequest request, CancellationToken stop) =>
+        _effects.Ledger.CloseAsync(ConnectionsRequest.Of(request), request.Generation, request.Force, stop);
+
     /// <summary>How a generation left or leaves; null: nothing is kept of that.</summary>
     public DrainCurve? Drain(int generation) => _effects.Drains.Find(generation)?.Curve() ?? _edge.Drains.Read(generation);
 

@@ -197,18 +197,18 @@ internal sealed partial class Pair : IAsyncDisposable
     public async Task<PairStatus> StatusAsync(CancellationToken stop)
     {
         PairState s = State;
-        GenerationStatus? active = await AboutAsync(s.Active, null, stop);
-        GenerationStatus? standby = await AboutAsync(s.Phase.Standby, null, stop);
-        GenerationStatus? previous = await AboutAsync(s.Phase.Previous, null, stop);
-        var retired = ImmutableArray.CreateBuilder<GenerationStatus>();
-        foreach (RetiredGeneration r in s.Retired)
-        {
-            DateTimeOffset? closes = Options.Drain.AtDeadline == AtDeadline.Close ? r.At + Options.Drain.Deadline : null;
-            retired.Add((await AboutAsync(r.Generation, closes, stop))!);
-        }
+        IReadOnlyDictionary<int, ConnectionCounts> counts = await _effects.Ledger.CountsAsync(s, stop);
+        GenerationStatus? active = About(s.Active, counts), standby = About(s.Phase.Standby, counts), previous = About(s.Phase.Previous, counts);
+        ImmutableArray<GenerationStatus> retired =
+        [
+            .. s.Retired.Select(r => About(r.Generation, counts)! with
+            {
+                Closes = DrainDeadline.Of(Options.Drain, r.Generation.Ports, r.At, r.ClosesAt) is [.., var last] ? last.At : null,
+            }),
+        ];
         UndoWindow? undo = s.Phase switch { Watching w => w.Undo, Preparing p => p.Undo, _ => null };
         return new PairStatus(
-            Name, s.Phase.Name, active, standby, previous, retired.ToImmutable(), s.Pending is not null,
+            Name, s.Phase.Name, active, standby, previous, retired, s.Pending is not null,
             new RedirectStatus("nftables", _edge.Redirect.ReadActive(Name)),
             new HoldStatus(
                 Options.Hold.Method.ToString().ToLowerInvariant(), "none",
@@ -222,26 +222,11 @@ internal sealed partial class Pair : IAsyncDisposable
             s.HeldSlot);
     }
 
-    private async Task<GenerationStatus?> AboutAsync(Generation? g, DateTimeOffset? closes, CancellationToken stop)
-    {
-        if (g is null) return null;
-        int? haproxy = null;
-        try
-        {
-            haproxy = (int)(await new AdminSocket(_edge.PlaceOf(g.Number).AdminSocket, s_observation).ShowInfoAsync(stop)).CurrConns;
-        }
-        catch (FlipException)
-        {
-            // A witness that cannot be asked is shown as such.
-        }
-        using Conntrack? conntrack = Conntrack.Open();
-        return new GenerationStatus(
+    private GenerationStatus? About(Generation? g, IReadOnlyDictionary<int, ConnectionCounts> counts) => g is null ? null
+        : new GenerationStatus(
             g.Slot.Name(), g.Number, g.Pid, g.ConfigSha256, g.Since,
-            g.Ports.ToImmutableSortedDictionary(p => p.Service.ToString(), p => p.PrivatePort),
-            new ConnectionCounts(
-                conntrack?.Count(_edge.Mark.ValueOf(g.Tag), _edge.Mark.Mask)?.Live, PairEdge.Connections(g), haproxy),
-            g.Version, closes);
-    }
+            g.Ports.ToImmutableSortedDictionary(p => p.Service.ToString(), p => p.PrivatePort), counts[g.Number], g.Version, null,
+            ProcessMemory.Resident(g.Pid), _effects.Drains.Find(g.Number)?.Status);
 
     /// <summary>Its text without the key of the peers: whoever may ask for it may not write into stick tables.</summary>
     private string Shown(RenderedFile file)

@@ -21,10 +21,14 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     private readonly ConcurrentDictionary<Running, bool> _unfinished = new(); // with those that were told to cease and have not yet
     private readonly ConcurrentDictionary<int, ProcessIdentity> _followed = new();
     private StandbyStart? _start;
+    private PairLedger? _ledger;
+    private Departure? _departure;
     private readonly LoopKeeping _loops = new(edge, state);
-    private readonly Departure _departure = new(edge);
-
     public Drains Drains { get; } = new(edge, state);
+
+    public PairLedger Ledger => _ledger ??= new PairLedger(edge, state, Drains);
+
+    private Departure Leave => _departure ??= new Departure(edge, state, Ledger);
 
     private readonly UndoWatch _undo = new(edge);
     private readonly Hooks _hooks = new(edge);
@@ -72,26 +76,26 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 break;
             case Discard discard:
                 if (state().Phase.Standby?.Number != discard.Number) Cease($"retire {discard.Number}");
-                Beside($"end {discard.Number}", stop => _departure.DiscardAsync(discard.Number, stop));
+                Beside($"end {discard.Number}", stop => Leave.DiscardAsync(discard.Number, stop));
                 break;
             case Retire retire:
                 Beside("server state once", stop => _serverState.SaveAsync(state().Active ?? retire.Generation, stop));
                 Cease($"end {retire.Generation.Number}");
                 Leaving retired = Leaves(retire.Generation);
-                Beside($"retire {retire.Generation.Number}", stop => _departure.RetireAsync(retire, retired, _loops, post, stop));
+                Beside($"retire {retire.Generation.Number}", stop => Leave.RetireAsync(retire, retired, _loops, post, stop));
                 break;
             case Close close when _running.ContainsKey($"end {close.Generation.Number}"):
                 break;
             case Close close:
                 Tell("progress", state().Phase.Name, $"{close.Generation} is closed: {close.Why}");
                 Leaving closed = Leaves(close.Generation);
-                Beside($"end {close.Generation.Number}", stop => _departure.CloseAsync(close, closed, stop));
+                Beside($"end {close.Generation.Number}", stop => Leave.CloseAsync(close, closed, stop));
                 break;
             case Drained drained:
                 Cease($"retire {drained.Generation.Number}");
                 Cease($"end {drained.Generation.Number}");
                 Beside($"left {drained.Generation.Number}", _ => Drains.EndAsync(drained.Generation.Number, gone: true));
-                _departure.Bury(drained.Generation);
+                Leave.Bury(drained.Generation);
                 Tell("drained", state().Phase.Name, $"{drained.Generation} has drained and is gone");
                 Beside($"hook drained {drained.Generation.Number}", stop => _hooks.DrainedAsync(drained.Generation, stop));
                 break;
@@ -291,7 +295,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     /// <summary>At rest, removes what belongs to nobody, and gives back the memory the flip took.</summary>
     public void Sweep(PairState now) => Beside("sweep", async stop =>
     {
-        await _departure.SweepAsync(now, stop);
+        await Leave.SweepAsync(now, stop);
         Memory.GiveBack();
     });
 
