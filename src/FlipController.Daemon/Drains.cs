@@ -15,6 +15,7 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IAsyncDispo
 {
     private static readonly TimeSpan s_look = TimeSpan.FromSeconds(1), s_lastLooks = TimeSpan.FromMilliseconds(200);
     private static readonly TimeSpan s_quiet = TimeSpan.FromSeconds(10), s_saving = TimeSpan.FromMinutes(1);
+    private static readonly TimeSpan s_longestDelivery = TimeSpan.FromSeconds(60), s_longestDoubt = TimeSpan.FromSeconds(5);
     private const int Few = 5;
     private readonly ConcurrentDictionary<int, Leaving> _leaving = new();
     private readonly SemaphoreSlim _begun = new(0);
@@ -107,10 +108,28 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IAsyncDispo
         return await SocketsAsync(leaving.Generation, stop);
     }
 
-    private async Task<int> SocketsAsync(Generation generation, CancellationToken stop)
+    private async Task<int> SocketsAsync(Generation generation, CancellationToken stop) => (await SeenAsync(generation, stop)).Total;
+
+    private async Task<ClientSockets> SeenAsync(Generation generation, CancellationToken stop)
     {
         using var sockets = new SockDiag();
-        return (await new GenerationClients(sockets).CountAsync(PairLedger.ClientsOf(state(), generation, ""), null, stop)).Total;
+        return await new GenerationClients(sockets).CountAsync(PairLedger.ClientsOf(state(), generation, ""), null, stop);
+    }
+
+    /// <summary>
+    /// Until the kernel has delivered what a process that is gone has left to it. The kernel goes on with it in any case; on ports that
+    /// the slot's next generation uses too nobody can tell whose it is, so that is not waited for as long.
+    /// </summary>
+    public async Task DeliveredAsync(Generation generation, CancellationToken stop)
+    {
+        long began = edge.Time.GetTimestamp();
+        while (edge.Time.GetElapsedTime(began) is var waited && waited < s_longestDelivery)
+        {
+            ClientSockets seen = await SeenAsync(generation, stop);
+            if (seen.Orphans == 0 && (seen.OrphansOfUnknown == 0 || waited > s_longestDoubt)) return;
+            Find(generation.Number)?.Sample(seen.Orphans);
+            await Task.Delay(s_lastLooks, edge.Time, stop);
+        }
     }
 
     public async ValueTask DisposeAsync()

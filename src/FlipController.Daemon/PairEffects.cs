@@ -153,8 +153,16 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         edge.Deaths.Add(ProcessIdentity.Of(generation), _ =>
         {
             _followed.TryRemove(generation.Number, out ProcessIdentity? _);
-            post(Died(generation));
+            if (Drains.Find(generation.Number) is not { IsStopped: true }) post(Died(generation));
+            else Beside($"deliver {generation.Number}", stop => DeliverAsync(generation, stop));
         });
+    }
+
+    /// <summary>What the process has closed the kernel may still be delivering: it has drained when that has arrived.</summary>
+    private async Task DeliverAsync(Generation generation, CancellationToken stop)
+    {
+        await Drains.DeliveredAsync(generation, stop);
+        post(Died(generation));
     }
 
     private GenerationDied Died(Generation generation) => new(edge.Now, generation.Number, $"died (process {generation.Pid})");
@@ -327,6 +335,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 post(new GateFailed(edge.Now, gating.Candidate.Number, $"the gate failed unexpectedly: {e.Message}"));
             if (state().Phase is Releasing releasing && key == "fallback")
                 post(new FallbackFailed(edge.Now, releasing.Run.Id, $"the unmanaged HAProxy could not be proven: {e.Message}"));
+            if (state().Retired.FirstOrDefault(r => key == $"deliver {r.Generation.Number}") is { } gone) post(Died(gone.Generation));
             if (state().Phase is Preparing preparing && key == PrepareKey(preparing.Run.Number))
                 post(new PrepareFailed(edge.Now, preparing.Run.Number, $"the standby failed unexpectedly: {e.Message}"));
         }

@@ -239,6 +239,32 @@ internal sealed class PairUnderTest : IAsyncDisposable
         }
     }
 
+    public async Task<ConnectionsReport> ConnectionsAsync(string query = "") => await GetAsync($"/v1/pairs/{Name}/connections{query}", WireJson.Default.ConnectionsReport);
+
+    public async Task<DrainCurve> DrainCurveAsync(int generation) => await GetAsync($"/v1/pairs/{Name}/drains/{generation}", WireJson.Default.DrainCurve);
+
+    /// <summary>What the daemon says to a POST, and its status.</summary>
+    public async Task<(HttpStatusCode Code, string Text)> PostAsync<T>(string path, T body, JsonTypeInfo<T> type)
+    {
+        using HttpResponseMessage answer = await _http.PostAsync($"/v1/pairs/{Name}/{path}", JsonContent.Create(body, type));
+        return (answer.StatusCode, await answer.Content.ReadAsStringAsync());
+    }
+
+    /// <summary>A drain that must be done; it is when this returns.</summary>
+    public async Task<DrainRecord> DrainAsync(DrainRequest request)
+    {
+        var (code, text) = await PostAsync("drain", request, WireJson.Default.DrainRequest);
+        Assert.True(code == HttpStatusCode.OK, $"drain: {(int)code} {text}\n{Tail(DaemonLog, 40)}");
+        return JsonSerializer.Deserialize(text, WireJson.Default.DrainAnswer)!.Drain!;
+    }
+
+    public async Task<CloseAnswer> CloseAsync(CloseRequest request)
+    {
+        var (code, text) = await PostAsync("close", request, WireJson.Default.CloseRequest);
+        Assert.True(code == HttpStatusCode.OK, $"close: {(int)code} {text}\n{Tail(DaemonLog, 40)}");
+        return JsonSerializer.Deserialize(text, WireJson.Default.CloseAnswer)!;
+    }
+
     private async Task<T> GetAsync<T>(string path, JsonTypeInfo<T> type) => (await _http.GetFromJsonAsync(path, type))!;
 
     /// <summary>A flip that must succeed; it has when this returns.</summary>
@@ -391,6 +417,8 @@ internal sealed class HeldConnection : IDisposable
 
     public string ServedBy { get; }
 
+    public IPEndPoint Local => (IPEndPoint)_socket.LocalEndPoint!;
+
     public static async Task<HeldConnection> OpenAsync(Socket socket)
     {
         await socket.SendAsync("GET /chat HTTP/1.1\r\nHost: service\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"u8.ToArray());
@@ -425,6 +453,21 @@ internal sealed class HeldConnection : IDisposable
         catch (SocketException)
         {
             return false;
+        }
+    }
+
+    /// <summary>Until the other side has closed it, well or badly.</summary>
+    public async Task ClosedAsync()
+    {
+        try
+        {
+            while (await _socket.ReceiveAsync(new byte[64]) > 0)
+            {
+            }
+        }
+        catch (SocketException)
+        {
+            // A reset is an end, too.
         }
     }
 
