@@ -18,22 +18,30 @@ internal static class CurveSvg
 
     private static readonly XNamespace Svg = "http://www.w3.org/2000/svg";
 
+    // No var(): renderers other than browsers (librsvg) do not know it, and all would be black.
     private const string Style = """
 
-        svg { --ground: #ffffff; --ink: #1f2328; --faint: #6e7781; --grid: #d8dee4; --line: #0969da; --mark: #bc4c00; }
+        text { font: 11px sans-serif; fill: #57606a; }
+        text.title { font-size: 16px; font-weight: 600; fill: #1f2328; }
+        text.mark { fill: #bc4c00; }
+        .ground { fill: #ffffff; }
+        .grid { stroke: #d8dee4; }
+        .axis { stroke: #57606a; }
+        .event { stroke: #bc4c00; stroke-dasharray: 4 3; }
+        .area { fill: #0969da; fill-opacity: .15; }
+        .curve { fill: none; stroke: #0969da; stroke-width: 2; stroke-linejoin: round; }
+        .only { fill: #0969da; }
         @media (prefers-color-scheme: dark) {
-          svg { --ground: #0d1117; --ink: #e6edf3; --faint: #8b949e; --grid: #30363d; --line: #58a6ff; --mark: #f0883e; }
+          text { fill: #8b949e; }
+          text.title { fill: #e6edf3; }
+          text.mark { fill: #f0883e; }
+          .ground { fill: #0d1117; }
+          .grid { stroke: #30363d; }
+          .axis { stroke: #8b949e; }
+          .event { stroke: #f0883e; }
+          .area, .only { fill: #58a6ff; }
+          .curve { stroke: #58a6ff; }
         }
-        text { font: 11px sans-serif; fill: var(--faint); }
-        text.title { font-size: 16px; font-weight: 600; fill: var(--ink); }
-        text.mark { fill: var(--mark); }
-        .ground { fill: var(--ground); }
-        .grid { stroke: var(--grid); stroke-width: 1; }
-        .axis { stroke: var(--faint); stroke-width: 1; }
-        .event { stroke: var(--mark); stroke-width: 1; stroke-dasharray: 4 3; }
-        .area { fill: var(--line); fill-opacity: .15; }
-        .curve { fill: none; stroke: var(--line); stroke-width: 2; stroke-linejoin: round; }
-        .only { fill: var(--line); }
 
         """;
 
