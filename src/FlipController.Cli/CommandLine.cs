@@ -47,6 +47,7 @@ internal static class CommandLine
         {
             GlobalOptions.Socket, GlobalOptions.Json,
             StatusVerb.Create(), FlipVerb.Create(), RollbackVerb.Create(), AdoptVerb.Create(), ReleaseVerb.Create(),
+            DrainVerb.Create(), UndrainVerb.Create(), ConnectionsVerb.Create(), CloseVerb.Create(),
             HistoryVerb.Create(), WatchVerb.Create(),
             CheckConfigVerb.Create(), RenderVerb.Create(), PlanVerb.Create(), DoctorVerb.Create(), ResetVerb.Create(),
             CompletionVerb.Create(),

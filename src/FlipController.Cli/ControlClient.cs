@@ -48,17 +48,39 @@ internal sealed class ControlClient : IDisposable
         GetAsync(
             Path(pair, binary is null ? "/plan" : $"/plan?binary={Uri.EscapeDataString(binary)}"), WireJson.Default.PlanReport, cancel);
 
+    /// <param name="query">What follows the question mark, escaped.</param>
+    public Task<ConnectionsReport> ConnectionsAsync(string pair, string query, CancellationToken cancel) =>
+        GetAsync(Path(pair, $"/connections?{query}"), WireJson.Default.ConnectionsReport, cancel);
+
+    public Task<DrainsReport> DrainsAsync(string pair, CancellationToken cancel) =>
+        GetAsync(Path(pair, "/drains"), WireJson.Default.DrainsReport, cancel);
+
+    public Task<DrainCurve> DrainCurveAsync(string pair, int generation, CancellationToken cancel) =>
+        GetAsync(Path(pair, $"/drains/{generation}"), WireJson.Default.DrainCurve, cancel);
+
     public Task<FlipAnswer> FlipAsync(string pair, FlipRequest request, CancellationToken cancel) =>
-        PostAsync(pair, "flip", Body(request, WireJson.Default.FlipRequest), cancel);
+        PostAsync(pair, "flip", Body(request, WireJson.Default.FlipRequest), WireJson.Default.FlipAnswer, cancel);
 
     public Task<FlipAnswer> RollbackAsync(string pair, RollbackRequest request, CancellationToken cancel) =>
-        PostAsync(pair, "rollback", Body(request, WireJson.Default.RollbackRequest), cancel);
+        PostAsync(pair, "rollback", Body(request, WireJson.Default.RollbackRequest), WireJson.Default.FlipAnswer, cancel);
 
     public Task<FlipAnswer> AdoptAsync(string pair, AdoptRequest request, CancellationToken cancel) =>
-        PostAsync(pair, "adopt", Body(request, WireJson.Default.AdoptRequest), cancel);
+        PostAsync(pair, "adopt", Body(request, WireJson.Default.AdoptRequest), WireJson.Default.FlipAnswer, cancel);
 
     public Task<FlipAnswer> ReleaseAsync(string pair, ReleaseRequest request, CancellationToken cancel) =>
-        PostAsync(pair, "release", Body(request, WireJson.Default.ReleaseRequest), cancel);
+        PostAsync(pair, "release", Body(request, WireJson.Default.ReleaseRequest), WireJson.Default.FlipAnswer, cancel);
+
+    public Task<DrainAnswer> DrainAsync(string pair, DrainRequest request, CancellationToken cancel) =>
+        PostAsync(pair, "drain", Body(request, WireJson.Default.DrainRequest), WireJson.Default.DrainAnswer, cancel);
+
+    public Task<DrainAnswer> CancelDrainAsync(string pair, UndrainRequest request, CancellationToken cancel) =>
+        PostAsync(pair, "drain/cancel", Body(request, WireJson.Default.UndrainRequest), WireJson.Default.DrainAnswer, cancel);
+
+    public Task<DrainAnswer> UndrainAsync(string pair, UndrainRequest request, CancellationToken cancel) =>
+        PostAsync(pair, "undrain", Body(request, WireJson.Default.UndrainRequest), WireJson.Default.DrainAnswer, cancel);
+
+    public Task<CloseAnswer> CloseAsync(string pair, CloseRequest request, CancellationToken cancel) =>
+        PostAsync(pair, "close", Body(request, WireJson.Default.CloseRequest), WireJson.Default.CloseAnswer, cancel);
 
     /// <summary>Notices as they come; it ends only when the daemon does.</summary>
     public async IAsyncEnumerable<PairNotice> EventsAsync(string? pair, [EnumeratorCancellation] CancellationToken cancel)
@@ -113,11 +135,11 @@ internal sealed class ControlClient : IDisposable
         }
     }
 
-    private async Task<FlipAnswer> PostAsync(string pair, string verb, HttpContent content, CancellationToken cancel)
+    private async Task<T> PostAsync<T>(string pair, string verb, HttpContent content, JsonTypeInfo<T> type, CancellationToken cancel)
     {
         using HttpResponseMessage response =
             await SendAsync(new HttpRequestMessage(HttpMethod.Post, Path(pair, $"/{verb}")) { Content = content }, cancel);
-        return await AnswerAsync(response, WireJson.Default.FlipAnswer, cancel);
+        return await AnswerAsync(response, type, cancel);
     }
 
     private async Task<HttpResponseMessage> SendAsync(HttpRequestMessage request, CancellationToken cancel)

@@ -59,7 +59,8 @@ internal static class FlipProgress
                     End(step, since.Elapsed);
                     (step, since) = (notice.State, Stopwatch.StartNew());
                 }
-                status.Status($"{pair}: {notice.State}: {notice.Text}".EscapeMarkup());
+                // What leaves meanwhile is another matter.
+                if (notice.Drain is null) status.Status($"{pair}: {notice.State}: {notice.Text}".EscapeMarkup());
                 next = notices.MoveNextAsync().AsTask();
             }
             await Task.WhenAny(answer);

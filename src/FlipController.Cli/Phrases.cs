@@ -48,6 +48,66 @@ internal static class Phrases
         _ => $"{pair}: flip {flip.Id} {flip.Outcome}{(flip.Error is null ? "" : $": {flip.Error}")}",
     };
 
+    /// <summary>How far a generation that leaves is: <c>draining, then closing in 4m 12s; 3 closed</c>.</summary>
+    public static string Leaving(LeavingStatus leaving, DateTimeOffset now)
+    {
+        string then = (leaving.Then, leaving.Until) switch
+        {
+            ({ } next, { } until) => $", then {next} in {Span(until - now)}",
+            ({ } next, null) => $", then {next}",
+            (null, { } until) => $", for another {Span(until - now)} at most",
+            (null, null) => "",
+        };
+        string closed = leaving.Closed > 0 ? $"; {leaving.Closed} closed" : "";
+        string others = string.Concat(leaving.Deadlines?.Select(d => $"; {d.Key} closes in {Span(d.Value - now)}") ?? []);
+        return $"{leaving.Step}{then}{closed}{others}";
+    }
+
+    /// <summary>One look at a generation that leaves.</summary>
+    public static string Look(DrainLook look, DateTimeOffset now)
+    {
+        string of = look.Leaving.AtBegin is { } all && all >= look.Connections ? $" of {all}" : "";
+        return $"generation {look.Generation} ({look.Slot}): {look.Connections}{of} connections, {Leaving(look.Leaving, now)}";
+    }
+
+    /// <summary>How a drain ended, or what was accepted, for the one who asked.</summary>
+    public static string Ended(string pair, DrainRecord drain)
+    {
+        string target = drain.Slot is { } slot ? slot.Name() : drain.Generations is [] ? "" : Those(drain.Generations);
+        string named = drain.Slot is not null && drain.Generations is not [] ? $"{target} ({Those(drain.Generations)})" : target;
+        string took = Span(TimeSpan.FromMilliseconds(drain.DurationMs));
+        string closed = drain.Closed switch { 0 => "", 1 => "; 1 connection had to be closed", int n => $"; {n} connections had to be closed" };
+        return drain.Outcome switch
+        {
+            "drained" => $"{pair}: {named} {(drain.Slot is null && drain.Generations.Length > 1 ? "have" : "has")} no connection and is stopped, after {took}{closed}",
+            "unchanged" => $"{pair}: nothing to drain{(target.Length == 0 ? "" : $" in {target}")}",
+            "cancelled" => $"{pair}: drain {drain.Id} was cancelled after {took}; what was told to stop goes on leaving as configured",
+            _ => $"{pair}: drain {drain.Id} {drain.Outcome}{(drain.Error is null ? "" : $": {drain.Error}")}",
+        };
+    }
+
+    public static string Those(IEnumerable<int> generations)
+    {
+        int[] numbers = [.. generations];
+        return $"{(numbers.Length == 1 ? "generation" : "generations")} {string.Join(", ", numbers)}";
+    }
+
+    /// <summary>In the unit that leaves one to four digits: <c>512 B</c>, <c>1.4 MiB</c>.</summary>
+    public static string Bytes(long bytes)
+    {
+        string[] units = ["B", "KiB", "MiB", "GiB", "TiB"];
+        double size = bytes;
+        int unit = 0;
+        for (; size >= 999.5 && unit < units.Length - 1; unit++) size /= 1024;
+        return string.Create(CultureInfo.InvariantCulture, $"{(unit == 0 || size >= 99.95 ? $"{size:0}" : $"{size:0.0}")} {units[unit]}");
+    }
+
+    /// <summary>Memory, all in one unit so that rows compare: <c>38 MiB</c>.</summary>
+    public static string MiB(long bytes) => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1048576.0:0} MiB");
+
+    /// <summary>Seconds as <see cref="Span"/>; <c>?</c> when they are not known.</summary>
+    public static string Seconds(double? seconds) => seconds is { } s ? Span(TimeSpan.FromSeconds(s)) : "?";
+
     /// <summary>What became of the old side's runtime changes, a line each.</summary>
     public static IEnumerable<string> Runtime(FlipRecord flip) =>
         (flip.Carried?.Select(c => $"carried: {c}") ?? []).Concat(flip.Lost?.Select(l => $"lost: {l}") ?? []);

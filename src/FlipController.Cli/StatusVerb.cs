@@ -37,14 +37,22 @@ internal static class StatusVerb
             : string.Join(", ", pair.Active.Ports.Select(p => $"{p.Key} -> {p.Value}"));
         console.MarkupLineInterpolated($"[bold]{pair.Name}[/]  [{colour}]{pair.State}[/]  {to}");
         Table table = new Table().NoBorder().HideFooters();
-        foreach (string heading in new[] { "  side", "slot", "gen", "pid", "since", "config", "conntrack", "sockets", "haproxy", "" })
+        foreach (string heading in new[] { "  side", "slot", "gen", "pid", "since", "config", "conntrack", "sockets", "haproxy", "memory", "" })
             table.AddColumn(new TableColumn(new Text(heading, new Style(decoration: Decoration.Dim))) { NoWrap = heading.Length > 0 });
         Row("active", pair.Active, "");
         Row("standby", pair.Standby, "being proven");
-        Row("previous", pair.Previous, pair.UndoEnds is { } ends ? $"undo for another {Phrases.Span(ends - DateTimeOffset.Now)}" : "");
+        string undo = pair.UndoEnds is { } ends ? $"undo for another {Phrases.Span(ends - DateTimeOffset.Now)}" : "";
+        Row("previous", pair.Previous, pair.Previous?.Leaving is { } warm ? Left(warm, undo) : undo);
         foreach (GenerationStatus retired in pair.Retired)
-            Row("retired", retired, retired.Closes is { } closes ? $"closes in {Phrases.Span(closes - DateTimeOffset.Now)}" : "");
+            Row("retired", retired, retired.Leaving is { } leaving ? Left(leaving, "")
+                : retired.Closes is { } closes ? $"closes in {Phrases.Span(closes - DateTimeOffset.Now)}" : "");
         if (table.Rows.Count > 0) console.Write(table);
+        foreach (GenerationStatus generation in ((GenerationStatus?[])[pair.Active, pair.Standby, pair.Previous, .. pair.Retired]).OfType<GenerationStatus>())
+            foreach (string why in generation.Connections.Why ?? [])
+                console.MarkupLineInterpolated($"  why        generation {generation.Number}: {why}");
+        if (pair.Drain is { } drain) console.MarkupLineInterpolated($"  [yellow]drain      {About(drain)}[/]");
+        if (pair.HeldSlot is { } held)
+            console.MarkupLineInterpolated($"  [yellow]held       {held.Name()}: nothing starts there and flips are refused, until `flipctl undrain {pair.Name}`[/]");
         // The kernel's rule is what counts: say so when it is not what was meant.
         if (pair.Redirect.Generation != pair.Active?.Number)
         {
@@ -75,7 +83,8 @@ internal static class StatusVerb
             [
                 $"  {side}", generation.Slot, Phrases.Number(generation.Number), Phrases.Number(generation.Pid),
                 Phrases.Clock(generation.Since), sha.Length > 12 ? sha[..12] : sha,
-                Phrases.Count(open.Conntrack), Phrases.Count(open.Sockets), Phrases.Count(open.Haproxy), remark,
+                Phrases.Count(open.Conntrack), Phrases.Count(open.Sockets), Phrases.Count(open.Haproxy),
+                generation.MemoryBytes is { } memory ? Phrases.MiB(memory) : "", remark,
             ];
             table.AddRow([.. cells.Select(c => new Text(c))]);
         }
@@ -93,6 +102,18 @@ internal static class StatusVerb
             _ => "does not listen on the front addresses",
         };
         return $"{unmanaged.Name} ({process}), {role}, {unmanaged.Connections} connections";
+    }
+
+    /// <summary>The undo window is told better than its step.</summary>
+    private static string Left(LeavingStatus leaving, string undo) => leaving is { Step: "warm" } && undo.Length > 0
+        ? $"warm, {undo}" : Phrases.Leaving(leaving, DateTimeOffset.Now);
+
+    private static string About(DrainStatus drain)
+    {
+        string generations = Phrases.Those(drain.Generations);
+        string target = drain.Slot is { } slot ? $"{slot.Name()}{(drain.Generations.IsEmpty ? "" : $" ({generations})")}" : generations;
+        string deadline = drain.Deadline is { } d ? Durations.Format(d) : "as configured";
+        return $"{drain.Id}: {target}, deadline {deadline}, began {Phrases.Ago(drain.Started)}{(drain.Reason is null ? "" : $" ({drain.Reason})")}";
     }
 
     private static string Because(FlipRecord flip) => (flip.Reason, flip.Error) switch

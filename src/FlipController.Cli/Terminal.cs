@@ -13,10 +13,11 @@ namespace FlipController.Cli;
 internal sealed class Terminal
 {
     // Without it every apostrophe in a sentence would be a backslash and a number.
-    private static readonly WireJson Wire = new(new JsonSerializerOptions(WireJson.Default.Options)
+    private static readonly JsonSerializerOptions Wire = new(WireJson.Default.Options)
     {
         Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
-    });
+        TypeInfoResolver = JsonTypeInfoResolver.Combine(WireJson.Default, FlipDetailsJson.Default),
+    };
 
     private readonly TextWriter _error;
     private readonly int _width;
@@ -64,6 +65,30 @@ internal sealed class Terminal
         }
     }
 
+    /// <summary>Columns and rows as they are now: a window is made smaller while it is looked at.</summary>
+    public (int Columns, int Rows) Size
+    {
+        get
+        {
+            try
+            {
+                (int columns, int rows) = (System.Console.WindowWidth, System.Console.WindowHeight);
+                return (columns > 0 ? columns : 80, rows > 0 ? rows : 24);
+            }
+            catch (IOException)
+            {
+                return (80, 24);
+            }
+        }
+    }
+
+    /// <summary>
+    /// Whether more than ASCII can be shown: what the locale says, locale(7). Without one it is C, which has nothing more.
+    /// </summary>
+    public static bool IsUtf8 { get; } = new[] { "LC_ALL", "LC_CTYPE", "LANG" }.Select(Environment.GetEnvironmentVariable)
+        .FirstOrDefault(v => v is { Length: > 0 }) is { } locale
+        && locale.Replace("-", "", StringComparison.Ordinal).Contains("utf8", StringComparison.OrdinalIgnoreCase);
+
     /// <summary>
     /// Standard output that fails when nobody reads it any more. .NET's own console stream keeps that to itself (ConsolePal.Unix.cs,
     /// Write, EPIPE), and `flipctl watch | head -1` would never end.
@@ -96,5 +121,5 @@ internal sealed class Terminal
         return (int)failure.Code;
     }
 
-    private static string Serialized<T>(T record) => JsonSerializer.Serialize(record, (JsonTypeInfo<T>)Wire.GetTypeInfo(typeof(T))!);
+    private static string Serialized<T>(T record) => JsonSerializer.Serialize(record, (JsonTypeInfo<T>)Wire.GetTypeInfo(typeof(T)));
 }

@@ -1,4 +1,7 @@
 using System.CommandLine;
+using System.CommandLine.Completions;
+using System.CommandLine.Parsing;
+using System.Globalization;
 using FlipController.Core;
 
 namespace FlipController.Cli;
@@ -90,6 +93,40 @@ internal static class Arguments
 
     public static Option<string?> Binary(string description) => new("--binary") { Description = description, HelpName = "PATH" };
 
+    /// <summary>A duration as the configuration has it.</summary>
+    public static Option<string?> Duration(string name, string description)
+    {
+        var option = new Option<string?>(name) { Description = description, HelpName = "D" };
+        option.Validators.Add(result =>
+        {
+            if (result.Tokens is [var token, ..] && !Durations.TryParse(token.Value, out _))
+                result.AddError($"{name}: \"{token.Value}\" is no duration, which is one number and one unit: 250ms, 30s, 10m, 1h");
+        });
+        return option;
+    }
+
+    public static Option<int?> Generation(string description, Argument<string> pair)
+    {
+        var option = new Option<int?>("--generation") { Description = description, HelpName = "N" };
+        option.Validators.Add(AtLeastOne);
+        option.CompletionSources.Add(context => Generations(context, pair));
+        return option;
+    }
+
+    public static void AtLeastOne(OptionResult result)
+    {
+        // The library leaves words that are no number to itself, and says so.
+        if (result.Tokens is [var token] && int.TryParse(token.Value, out int number) && number < 1)
+            result.AddError($"{result.Option.Name} must be at least 1");
+    }
+
+    /// <summary>The generations a pair has now.</summary>
+    public static IEnumerable<string> Generations(CompletionContext context, Argument<string> pair) =>
+        context.ParseResult.GetValue(pair) is not { } name ? []
+            : Asked(context, (daemon, cancel) => daemon.PairAsync(name, cancel)) is not { } status ? []
+            : status.Retired.Append(status.Previous).Append(status.Active).OfType<GenerationStatus>()
+                .Select(g => g.Number.ToString(CultureInfo.InvariantCulture));
+
     private static Argument<T> Checked<T>(Argument<T> pair)
     {
         pair.Validators.Add(result =>
@@ -97,20 +134,23 @@ internal static class Arguments
             if (result.Tokens is [var token, ..] && !PairOptions.IsName(token.Value))
                 result.AddError($"\"{token.Value}\" is no pair name, which is 1 to 32 of a-z, 0-9, _ and -");
         });
-        // A shell asks at every Tab: no daemon, or a slow one, simply has no names to offer.
         pair.CompletionSources.Add(context =>
-        {
-            try
-            {
-                using var cancel = new CancellationTokenSource(TimeSpan.FromMilliseconds(500));
-                using var daemon = new ControlClient(context.ParseResult.GetValue(GlobalOptions.Socket) ?? "", "completion");
-                return Task.Run(() => daemon.StatusAsync(cancel.Token)).GetAwaiter().GetResult().Pairs.Select(p => p.Name);
-            }
-            catch (Exception e) when (e is VerbFailure or OperationCanceledException)
-            {
-                return Enumerable.Empty<string>();
-            }
-        });
+            Asked(context, (daemon, cancel) => daemon.StatusAsync(cancel))?.Pairs.Select(p => p.Name) ?? []);
         return pair;
+    }
+
+    /// <summary>A shell asks at every Tab: no daemon, or a slow one, simply has nothing to offer.</summary>
+    private static T? Asked<T>(CompletionContext context, Func<ControlClient, CancellationToken, Task<T>> ask) where T : class
+    {
+        try
+        {
+            using var cancel = new CancellationTokenSource(TimeSpan.FromMilliseconds(500));
+            using var daemon = new ControlClient(context.ParseResult.GetValue(GlobalOptions.Socket) ?? "", "completion");
+            return Task.Run(() => ask(daemon, cancel.Token)).GetAwaiter().GetResult();
+        }
+        catch (Exception e) when (e is VerbFailure or OperationCanceledException)
+        {
+            return null;
+        }
     }
 }

@@ -8,8 +8,11 @@ internal static class WatchVerb
     public static Verb Create()
     {
         Argument<string?> pair = Arguments.OptionalPair();
-        return new Verb("watch", "Shows events as they happen, until interrupted; with --json one document a line",
-            ["flipctl watch", "flipctl watch edge", "flipctl watch --json | jq -r 'select(.kind == \"fault\") | .text'"],
+        return new Verb("watch",
+            "Shows events as they happen, until interrupted, and at a terminal the falling curve of every generation that leaves; "
+            + "with --json one document a line, looks at what leaves (about one a second each) among them",
+            ["flipctl watch", "flipctl watch edge", "flipctl watch --json | jq -r 'select(.kind == \"fault\") | .text'",
+                "flipctl watch --json | jq -r 'select(.drain) | [.pair, .drain.generation, .drain.connections] | @tsv'"],
             (call, cancel) => RunAsync(call, call.Value(pair), cancel)) { pair };
     }
 
@@ -17,13 +20,7 @@ internal static class WatchVerb
     {
         try
         {
-            await foreach (PairNotice notice in call.Daemon.EventsAsync(pair, cancel))
-            {
-                if (!call.Terminal.Printed(notice))
-                    call.Terminal.Line($"{Phrases.Clock(notice.At)}  {notice.Pair}  {notice.State,-9}  {notice.Text}");
-                // Whoever reads it through a pipe wants it now.
-                await call.Terminal.Output.FlushAsync(cancel);
-            }
+            await (call.Terminal.IsLive ? LiveAsync(call, pair, cancel) : LinesAsync(call, pair, cancel));
         }
         catch (OperationCanceledException) when (cancel.IsCancellationRequested)
         {
@@ -33,4 +30,45 @@ internal static class WatchVerb
             $"watch: the daemon at {call.Daemon.Socket} ended the stream; connections go on without it; "
             + "is it being restarted (`systemctl status flipcontrollerd`)?");
     }
+
+    private static async Task LinesAsync(Call call, string? pair, CancellationToken cancel)
+    {
+        var filter = new LookFilter();
+        await foreach (PairNotice notice in call.Daemon.EventsAsync(pair, cancel))
+        {
+            if (call.Terminal.Printed(notice) || !filter.Passes(notice))
+            {
+                await call.Terminal.Output.FlushAsync(cancel);
+                continue;
+            }
+            call.Terminal.Line(Told(notice));
+            // Whoever reads it through a pipe wants it now.
+            await call.Terminal.Output.FlushAsync(cancel);
+        }
+    }
+
+    private static async Task LiveAsync(Call call, string? pair, CancellationToken cancel)
+    {
+        using var over = CancellationTokenSource.CreateLinkedTokenSource(cancel);
+        await using IAsyncEnumerator<PairNotice> notices = call.Daemon.EventsAsync(pair, over.Token).GetAsyncEnumerator(over.Token);
+        Task<bool> last = notices.MoveNextAsync().AsTask();
+        var show = new LeavingShow(call);
+        var never = new TaskCompletionSource();
+        try
+        {
+            await show.RunAsync(notices, last, never.Task, _ => true, Told, cancel);
+        }
+        finally
+        {
+            // An enumerator must not be given back while it is asked.
+            over.Cancel();
+            last = show.LastMove ?? last;
+            await Task.WhenAny(last);
+        }
+        cancel.ThrowIfCancellationRequested();
+        // Why the stream ended.
+        await last;
+    }
+
+    private static string Told(PairNotice notice) => $"{Phrases.Clock(notice.At)}  {notice.Pair}  {notice.State,-9}  {notice.Text}";
 }
