@@ -22,9 +22,9 @@ public sealed record ClientsClosed(int Matched, int ByHaproxy, int ByKernel, int
 /// Closes connections of a generation: through HAProxy (<c>shutdown session</c>) where it has a stream for them, which ends both sides as
 /// a timeout would; else by the kernel. HAProxy's list is read once; a stream's id is a pointer that HAProxy uses again, so right
 /// before its shutdown it is looked at once more: the same source, and the descriptor still the same socket.
-/// <para>HAProxy still sends what it has for the client, and a client that reads nothing would keep the connection until its timeout: one
-/// that is there <see cref="Grace"/> after its shutdown is closed by the kernel when it comes to it again. One of these a generation,
-/// for it remembers whom it has told.</para>
+/// <para>HAProxy still sends what it has for the client, which one that reads nothing would keep waiting until its timeout, and a stream
+/// that waits for content (<c>inspect-delay</c>) does not notice its shutdown: one that is there <see cref="Grace"/> after it is closed
+/// by the kernel when it comes to it again. One of these a generation, for it remembers whom it has told.</para>
 /// </summary>
 public sealed class ClientClosing(GenerationClients clients)
 {

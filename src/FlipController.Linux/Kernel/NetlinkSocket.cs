@@ -125,7 +125,7 @@ internal sealed unsafe class NetlinkSocket : IDisposable
 
                 // What is left of an earlier request that failed half way is not an answer to this one.
                 if (sequence != _sequence) continue;
-                if (flags.HasFlag(NetlinkFlags.DumpInterrupted)) consistent = false;
+                if ((flags & NetlinkFlags.DumpInterrupted) != 0) consistent = false;
                 switch (type)
                 {
                     case NetlinkType.Error:
