@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Net;
 
 namespace FlipController.Core;
 
@@ -32,7 +33,7 @@ public sealed record DrainDeadline(DateTimeOffset At, ImmutableArray<ServicePort
         {
             if (!Service.TryParse(key, out Service? named)) continue;
             if (named == service) return deadline;
-            if (named.Port == service.Port && named.IsWildcard) ofPort ??= deadline;
+            if (named.Port == service.Port && named.Address.Equals(IPAddress.Any)) ofPort ??= deadline;
         }
         return ofPort ?? options.Deadline;
     }

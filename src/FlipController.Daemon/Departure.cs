@@ -167,17 +167,30 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     public async Task CloseAsync(Close effect, Leaving leaving, CancellationToken stop)
     {
         edge.Log.LogInformation("pair {Pair}: {Generation} is closed with {Connections} connections: {Why}",
-            edge.Name, effect.Generation, PairEdge.Connections(effect.Generation), effect.Why);
+            edge.Name, effect.Generation, await HeldAsync(effect.Generation, stop), effect.Why);
         leaving.Mark("closing", effect.Why);
         await CloseGentlyAsync(leaving, [], stop);
         leaving.Enter("ending", edge.Now + s_politeEnd, "SIGKILL");
-        if (PairEdge.Connections(effect.Generation) is > 0 and int left)
+        if (await HeldAsync(effect.Generation, stop) is > 0 and int left)
         {
             leaving.CountClosed(left);
             leaving.Mark("ending", $"{left} connections end with their process");
         }
         await leaving.LetGoAsync();
         await EndAsync(edge, ProcessIdentity.Of(effect.Generation), stop);
+    }
+
+    private async Task<int> HeldAsync(Generation generation, CancellationToken stop)
+    {
+        try
+        {
+            using var sockets = new SockDiag();
+            return (await new GenerationClients(sockets).CountAsync(PairLedger.ClientsOf(state(), generation, ""), null, stop)).Held;
+        }
+        catch (KernelException)
+        {
+            return 0; // Only for the record.
+        }
     }
 
     /// <summary>Over drain.spread, the longest idle first; what HAProxy cannot be told to close is left.</summary>

@@ -90,7 +90,7 @@ internal static class FlipBenchmark
         table.Append(CultureInfo.InvariantCulture, $"| daemon at rest: processor, % of one core | {idlePercent:0.00} |\n");
         table.Append(CultureInfo.InvariantCulture, $"| daemon at rest after the flips: resident, MiB | {restKiB / 1024.0:0} |\n");
         Console.WriteLine(table);
-        if (writeReadme) WriteReadme(table.ToString());
+        if (writeReadme) Readme.Write(null, table.ToString());
         return flipped.Concat(steady).All(r => r.Passed) ? 0 : 1;
 
         void Row(string name, Func<LoadResult, double> value, string format)
@@ -209,22 +209,7 @@ internal static class FlipBenchmark
     private static string Publish(string directory)
     {
         Console.Error.WriteLine("publishing the daemon");
-        Command.Run("dotnet", "publish", Path.Combine(Root(), "src/FlipController.Daemon"), "-c", "Release", "-o", directory);
+        Command.Run("dotnet", "publish", Path.Combine(Readme.Root(), "src/FlipController.Daemon"), "-c", "Release", "-o", directory);
         return directory;
-    }
-
-    private static void WriteReadme(string table)
-    {
-        const string begin = "<!-- benchmark -->\n", end = "<!-- end of benchmark -->";
-        string path = Path.Combine(Root(), "README.md"), text = File.ReadAllText(path);
-        int from = text.IndexOf(begin, StringComparison.Ordinal) + begin.Length, to = text.IndexOf(end, StringComparison.Ordinal);
-        File.WriteAllText(path, text[..from] + table + text[to..]);
-    }
-
-    private static string Root()
-    {
-        string? directory = AppContext.BaseDirectory;
-        while (directory is not null && !File.Exists(Path.Combine(directory, "FlipController.sln"))) directory = Path.GetDirectoryName(directory);
-        return directory ?? throw new InvalidOperationException("the benchmarks do not run inside the repository");
     }
 }

@@ -35,6 +35,10 @@ public class DrainDeadlineTests
         Assert.Equal("2: 21002; 5: 21001; 10: ", Told(Options((":443", 5), ("[::]:443 v6only", 2))));
 
     [Fact]
+    public void Every_IPv6_address_is_not_every_address() =>
+        Assert.Equal("2: 21002; 10: ", Told(Options(("[::]:443 v6only", 2))));
+
+    [Fact]
     public void The_operators_word_is_for_every_service() =>
         Assert.Equal("1: ", Told(Options((":443", 60)) with { AtDeadline = AtDeadline.Keep }, s_since + TimeSpan.FromMinutes(1)));
 
