@@ -8,6 +8,7 @@ using FlipController.Core;
 using FlipController.Linux.Clients;
 using FlipController.Linux.Haproxy;
 using FlipController.Linux.Kernel;
+using FirstSeen = FlipController.Linux.Clients.FirstSeen;
 using FlipController.Linux.Tests.Haproxy;
 using FlipController.Tests.Shared;
 using Xunit;
