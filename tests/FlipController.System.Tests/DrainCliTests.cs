@@ -1,11 +1,8 @@
-using System.Collections.Immutable;
-using System.Diagnostics;
-using System.Text;
 using System.Text.Json;
-using FlipController.Cli;
 using FlipController.Core;
 using FlipController.Tests.Shared;
 using Xunit;
+using static FlipController.SystemTests.FlipctlProcess;
 
 namespace FlipController.SystemTests;
 
@@ -13,8 +10,6 @@ namespace FlipController.SystemTests;
 public sealed class DrainCliTests : IDisposable
 {
     private const int Limit = 60_000;
-
-    private static readonly (string, string)[] Person = [("TERM", "xterm-256color"), ("LC_ALL", "C.UTF-8")];
 
     private readonly string _directory = Directory.CreateTempSubdirectory("flipctl").FullName;
 
@@ -53,8 +48,8 @@ public sealed class DrainCliTests : IDisposable
     [InlineData("connections edge --sort name", "Argument 'name' not recognized. Must be one of: 'idle' 'age' 'bytes' 'peer'")]
     [InlineData("connections edge --limit 0", "--limit must be at least 1")]
     [InlineData("connections edge --generation 0", "--generation must be at least 1")]
-    [InlineData("close edge", "--peer or --older is missing: which connections are to be closed must be said")]
-    [InlineData("close edge --service :80 --force", "--peer or --older is missing: which connections are to be closed must be said")]
+    [InlineData("close edge", "which connections are to be closed must be said: --peer, --older, --service or --generation")]
+    [InlineData("close edge --force", "which connections are to be closed must be said: --peer, --older, --service or --generation")]
     [InlineData("close edge --older soon", "--older: \"soon\" is no duration, which is one number and one unit: 250ms, 30s, 10m, 1h")]
     [InlineData("history --plot x.svg", "--plot x.svg draws how the side that a flip left drained: that flip's ID is missing")]
     [InlineData("history edge --plot x.svg", "--plot x.svg draws how the side that a flip left drained: that flip's ID is missing")]
@@ -212,7 +207,7 @@ public sealed class DrainCliTests : IDisposable
             { Path: "/v1/pairs/edge/drains/6" } => Reply.Json(200, curve, WireJson.Default.DrainCurve) with { Sent = recalled.Set },
             _ => Reply.Json(200, new DrainAnswer("edge", Drained()), WireJson.Default.DrainAnswer) with { After = recalled },
         });
-        Ran ran = await RunAsync("script", ["-qec", $"stty cols 90 rows 30; {Flipctl} --socket {Socket} drain edge", "/dev/null"], Person);
+        Ran ran = await AtTerminalAsync($"--socket {Socket} drain edge");
         Assert.Equal(0, ran.ExitCode);
         Assert.Matches(@"edge: generation 6 \(blue\): 200 of 300 connections, draining, then closing in \d", ran.Output);
         Assert.Contains("300┤██", ran.Output);
@@ -221,8 +216,6 @@ public sealed class DrainCliTests : IDisposable
     }
 
     private string Socket => Path.Combine(_directory, "c.sock");
-
-    private static string Flipctl { get; } = Path.Combine(AppContext.BaseDirectory, "flipctl");
 
     private static DrainRecord Drained() => new(3, Slot.Blue, [6], "drained", DateTimeOffset.Now.AddMinutes(-4), 192_000, 4, null, null);
 
@@ -234,51 +227,4 @@ public sealed class DrainCliTests : IDisposable
     }
 
     private Task<Ran> AskAsync(params string[] arguments) => FlipctlAsync(["--socket", Socket, .. arguments]);
-
-    private static Task<Ran> FlipctlAsync(params string[] arguments) => EndAsync(Begin(Flipctl, arguments, out _));
-
-    private static Task<Ran> RunAsync(string program, string[] arguments, params (string Name, string Value)[] environment) =>
-        EndAsync(Begin(program, arguments, out _, environment));
-
-    private static Process Begin(string program, string[] arguments, out int pid, params (string Name, string Value)[] environment)
-    {
-        var start = new ProcessStartInfo(program, arguments) { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true };
-        // The test runner sets some for itself.
-        foreach (string name in (string[])["FLIPCONTROLLER_SOCKET", "NO_COLOR", "LC_ALL", "LC_CTYPE", "LANG"]) start.Environment.Remove(name);
-        foreach ((string name, string value) in environment) start.Environment[name] = value;
-        Process process = Process.Start(start)!;
-        process.StandardInput.Close();
-        pid = process.Id;
-        return process;
-    }
-
-    /// <param name="until">It is interrupted as soon as its output holds this.</param>
-    private static async Task<Ran> EndAsync(Process process, string? until = null)
-    {
-        using (process)
-        {
-            using var limit = new CancellationTokenSource(Limit / 2);
-            try
-            {
-                Task<string> error = process.StandardError.ReadToEndAsync(limit.Token);
-                var output = new StringBuilder();
-                char[] buffer = new char[4096];
-                while (await process.StandardOutput.ReadAsync(buffer, limit.Token) is > 0 and int read)
-                {
-                    output.Append(buffer, 0, read);
-                    if (until is null || !output.ToString().Contains(until, StringComparison.Ordinal)) continue;
-                    until = null;
-                    await RunAsync("kill", ["-INT", $"{process.Id}"]);
-                }
-                await process.WaitForExitAsync(limit.Token);
-                return new Ran(process.ExitCode, output.ToString().ReplaceLineEndings("\n"), await error);
-            }
-            finally
-            {
-                if (!process.HasExited) process.Kill();
-            }
-        }
-    }
-
-    private sealed record Ran(int ExitCode, string Output, string Error);
 }
