@@ -186,10 +186,10 @@ public sealed class DrainCliTests : IDisposable
         Ran ran = await AskAsync("drain", "edge", "blue");
         Assert.Equal((0, "edge: blue (generation 6) has no connection and is stopped, after 3m 12s; 4 connections had to be closed\n"), (ran.ExitCode, ran.Output));
         Assert.Equal("edge: gating: generation 7 is being proven\n"
-            + "edge: generation 6 (blue): 300 of 300 connections, draining, then closing in 1m 0s\n"
-            + "edge: generation 6 (blue): 290 of 300 connections, draining, then closing in 1m 0s\n"
-            + "edge: generation 6 (blue): 280 of 300 connections, draining, then closing in 1m 0s\n"
-            + "edge: generation 6 (blue): 9 of 300 connections, closing, then closing in 1m 0s\n"
+            + "edge: generation 6 (blue): 300 of 300 connections, draining, in 1m 0s: closing\n"
+            + "edge: generation 6 (blue): 290 of 300 connections, draining, in 1m 0s: closing\n"
+            + "edge: generation 6 (blue): 280 of 300 connections, draining, in 1m 0s: closing\n"
+            + "edge: generation 6 (blue): 9 of 300 connections, closing, in 1m 0s: closing\n"
             + "edge: steady: generation 6 is gone\n", ran.Error);
     }
 
@@ -209,10 +209,22 @@ public sealed class DrainCliTests : IDisposable
         });
         Ran ran = await AtTerminalAsync($"--socket {Socket} drain edge");
         Assert.Equal(0, ran.ExitCode);
-        Assert.Matches(@"edge: generation 6 \(blue\): 200 of 300 connections, draining, then closing in \d", ran.Output);
+        Assert.Matches(@"edge: generation 6 \(blue\): 200 of 300 connections, draining, in \d.*: closing", ran.Output);
         Assert.Contains("300┤██", ran.Output);
         Assert.Contains("edge: generation 6 (blue): 0 of 300 connections", ran.Output);
         Assert.EndsWith("edge: blue (generation 6) has no connection and is stopped, after 3m 12s; 4 connections had to be closed\n", ran.Output);
+    }
+
+    [Fact(Timeout = Limit)]
+    public async Task Interrupting_it_at_a_terminal_is_told_below_the_curve()
+    {
+        using var daemon = new Responder(Socket, request => request.Path == "/v1/events?pair=edge"
+            ? Reply.Stream(Look(DateTimeOffset.Now, 0, "draining", 200)) : request.Method == "POST" ? Reply.Never
+            : Reply.Json(404, new ErrorAnswer("usage", "no such drain"), WireJson.Default.ErrorAnswer));
+        Ran ran = await AtTerminalAsync($"--socket {Socket} drain edge", until: "200┤█");
+        Assert.Equal(130, ran.ExitCode);
+        Assert.EndsWith("flipctl: drain edge: flipctl was interrupted, but the drain goes on in the daemon; follow it with `flipctl watch edge`, "
+            + "give it up with `flipctl drain edge --cancel`\n", ran.Output);
     }
 
     private string Socket => Path.Combine(_directory, "c.sock");
