@@ -24,8 +24,9 @@ internal static class CloseVerb
                 call.Value(generation), call.Value(force), call.Value(reason)), cancel)) { pair, peer, older, service, generation, force, reason };
         verb.Validators.Add(result =>
         {
-            if (result.GetResult(peer) is null && result.GetResult(older) is null && !result.Children.Any(c => c.Errors.Any()))
-                result.AddError("--peer or --older is missing: which connections are to be closed must be said");
+            Option[] filters = [peer, older, service, generation];
+            if (!filters.Any(f => result.GetResult(f) is not null) && !result.Children.Any(c => c.Errors.Any()))
+                result.AddError("which connections are to be closed must be said: --peer, --older, --service or --generation");
         });
         return verb;
     }

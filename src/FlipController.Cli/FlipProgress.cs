@@ -54,14 +54,15 @@ internal static class FlipProgress
             while ((await Task.WhenAny(next, answer) == next || next.IsCompleted) && next.IsCompletedSuccessfully && next.Result)
             {
                 PairNotice notice = notices.Current;
+                next = notices.MoveNextAsync().AsTask();
+                // What leaves meanwhile is another matter, and has steps of its own.
+                if (notice.Drain is not null) continue;
                 if (notice.State != step)
                 {
                     End(step, since.Elapsed);
                     (step, since) = (notice.State, Stopwatch.StartNew());
                 }
-                // What leaves meanwhile is another matter.
-                if (notice.Drain is null) status.Status($"{pair}: {notice.State}: {notice.Text}".EscapeMarkup());
-                next = notices.MoveNextAsync().AsTask();
+                status.Status($"{pair}: {notice.State}: {notice.Text}".EscapeMarkup());
             }
             await Task.WhenAny(answer);
             End(step, since.Elapsed);

@@ -48,13 +48,13 @@ internal static class Phrases
         _ => $"{pair}: flip {flip.Id} {flip.Outcome}{(flip.Error is null ? "" : $": {flip.Error}")}",
     };
 
-    /// <summary>How far a generation that leaves is: <c>draining, then closing in 4m 12s; 3 closed</c>.</summary>
+    /// <summary>How far a generation that leaves is: <c>draining, in 4m 12s: what is left is closed over 30s; 3 closed</c>.</summary>
     public static string Leaving(LeavingStatus leaving, DateTimeOffset now)
     {
         string then = (leaving.Then, leaving.Until) switch
         {
-            ({ } next, { } until) => $", then {next} in {Span(until - now)}",
-            ({ } next, null) => $", then {next}",
+            ({ } next, { } until) => $", in {Span(until - now)}: {next}",
+            ({ } next, null) => $", next: {next}",
             (null, { } until) => $", for another {Span(until - now)} at most",
             (null, null) => "",
         };

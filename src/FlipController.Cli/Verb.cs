@@ -122,8 +122,8 @@ internal static class Arguments
 
     /// <summary>The generations a pair has now.</summary>
     public static IEnumerable<string> Generations(CompletionContext context, Argument<string> pair) =>
-        context.ParseResult.GetValue(pair) is not { } name ? []
-            : Asked(context, (daemon, cancel) => daemon.PairAsync(name, cancel)) is not { } status ? []
+        context.ParseResult.GetResult(pair) is not { Tokens: [var name] } ? []
+            : Asked(context, (daemon, cancel) => daemon.PairAsync(name.Value, cancel)) is not { } status ? []
             : status.Retired.Append(status.Previous).Append(status.Active).OfType<GenerationStatus>()
                 .Select(g => g.Number.ToString(CultureInfo.InvariantCulture));
 
@@ -134,8 +134,9 @@ internal static class Arguments
             if (result.Tokens is [var token, ..] && !PairOptions.IsName(token.Value))
                 result.AddError($"\"{token.Value}\" is no pair name, which is 1 to 32 of a-z, 0-9, _ and -");
         });
-        pair.CompletionSources.Add(context =>
-            Asked(context, (daemon, cancel) => daemon.StatusAsync(cancel))?.Pairs.Select(p => p.Name) ?? []);
+        // The library asks for every argument: one that is written already needs no more offers.
+        pair.CompletionSources.Add(context => context.ParseResult.GetResult(pair) is { Tokens: [var token] } && token.Value != context.WordToComplete
+            ? [] : Asked(context, (daemon, cancel) => daemon.StatusAsync(cancel))?.Pairs.Select(p => p.Name) ?? []);
         return pair;
     }
 

@@ -145,7 +145,6 @@ public sealed class CurveTests
           .area, .only { fill: #58a6ff; }
           .curve { stroke: #58a6ff; }
         }
-
         </style>
           <rect class="ground" width="900" height="440" />
           <text class="title" x="70" y="24">edge: how generation 6 (blue) left</text>

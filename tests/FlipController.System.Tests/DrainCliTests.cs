@@ -1,11 +1,8 @@
-using System.Collections.Immutable;
-using System.Diagnostics;
-using System.Text;
 using System.Text.Json;
-using FlipController.Cli;
 using FlipController.Core;
 using FlipController.Tests.Shared;
 using Xunit;
+using static FlipController.SystemTests.FlipctlProcess;
 
 namespace FlipController.SystemTests;
 
@@ -13,8 +10,6 @@ namespace FlipController.SystemTests;
 public sealed class DrainCliTests : IDisposable
 {
     private const int Limit = 60_000;
-
-    private static readonly (string, string)[] Person = [("TERM", "xterm-256color"), ("LC_ALL", "C.UTF-8")];
 
     private readonly string _directory = Directory.CreateTempSubdirectory("flipctl").FullName;
 
@@ -53,8 +48,8 @@ public sealed class DrainCliTests : IDisposable
     [InlineData("connections edge --sort name", "Argument 'name' not recognized. Must be one of: 'idle' 'age' 'bytes' 'peer'")]
     [InlineData("connections edge --limit 0", "--limit must be at least 1")]
     [InlineData("connections edge --generation 0", "--generation must be at least 1")]
-    [InlineData("close edge", "--peer or --older is missing: which connections are to be closed must be said")]
-    [InlineData("close edge --service :80 --force", "--peer or --older is missing: which connections are to be closed must be said")]
+    [InlineData("close edge", "which connections are to be closed must be said: --peer, --older, --service or --generation")]
+    [InlineData("close edge --force", "which connections are to be closed must be said: --peer, --older, --service or --generation")]
     [InlineData("close edge --older soon", "--older: \"soon\" is no duration, which is one number and one unit: 250ms, 30s, 10m, 1h")]
     [InlineData("history --plot x.svg", "--plot x.svg draws how the side that a flip left drained: that flip's ID is missing")]
     [InlineData("history edge --plot x.svg", "--plot x.svg draws how the side that a flip left drained: that flip's ID is missing")]
@@ -191,10 +186,10 @@ public sealed class DrainCliTests : IDisposable
         Ran ran = await AskAsync("drain", "edge", "blue");
         Assert.Equal((0, "edge: blue (generation 6) has no connection and is stopped, after 3m 12s; 4 connections had to be closed\n"), (ran.ExitCode, ran.Output));
         Assert.Equal("edge: gating: generation 7 is being proven\n"
-            + "edge: generation 6 (blue): 300 of 300 connections, draining, then closing in 1m 0s\n"
-            + "edge: generation 6 (blue): 290 of 300 connections, draining, then closing in 1m 0s\n"
-            + "edge: generation 6 (blue): 280 of 300 connections, draining, then closing in 1m 0s\n"
-            + "edge: generation 6 (blue): 9 of 300 connections, closing, then closing in 1m 0s\n"
+            + "edge: generation 6 (blue): 300 of 300 connections, draining, in 1m 0s: closing\n"
+            + "edge: generation 6 (blue): 290 of 300 connections, draining, in 1m 0s: closing\n"
+            + "edge: generation 6 (blue): 280 of 300 connections, draining, in 1m 0s: closing\n"
+            + "edge: generation 6 (blue): 9 of 300 connections, closing, in 1m 0s: closing\n"
             + "edge: steady: generation 6 is gone\n", ran.Error);
     }
 
@@ -212,17 +207,27 @@ public sealed class DrainCliTests : IDisposable
             { Path: "/v1/pairs/edge/drains/6" } => Reply.Json(200, curve, WireJson.Default.DrainCurve) with { Sent = recalled.Set },
             _ => Reply.Json(200, new DrainAnswer("edge", Drained()), WireJson.Default.DrainAnswer) with { After = recalled },
         });
-        Ran ran = await RunAsync("script", ["-qec", $"stty cols 90 rows 30; {Flipctl} --socket {Socket} drain edge", "/dev/null"], Person);
+        Ran ran = await AtTerminalAsync($"--socket {Socket} drain edge");
         Assert.Equal(0, ran.ExitCode);
-        Assert.Matches(@"edge: generation 6 \(blue\): 200 of 300 connections, draining, then closing in \d", ran.Output);
+        Assert.Matches(@"edge: generation 6 \(blue\): 200 of 300 connections, draining, in \d.*: closing", ran.Output);
         Assert.Contains("300┤██", ran.Output);
         Assert.Contains("edge: generation 6 (blue): 0 of 300 connections", ran.Output);
         Assert.EndsWith("edge: blue (generation 6) has no connection and is stopped, after 3m 12s; 4 connections had to be closed\n", ran.Output);
     }
 
-    private string Socket => Path.Combine(_directory, "c.sock");
+    [Fact(Timeout = Limit)]
+    public async Task Interrupting_it_at_a_terminal_is_told_below_the_curve()
+    {
+        using var daemon = new Responder(Socket, request => request.Path == "/v1/events?pair=edge"
+            ? Reply.Stream(Look(DateTimeOffset.Now, 0, "draining", 200)) : request.Method == "POST" ? Reply.Never
+            : Reply.Json(404, new ErrorAnswer("usage", "no such drain"), WireJson.Default.ErrorAnswer));
+        Ran ran = await AtTerminalAsync($"--socket {Socket} drain edge", until: "200┤█");
+        Assert.Equal(130, ran.ExitCode);
+        Assert.EndsWith("flipctl: drain edge: flipctl was interrupted, but the drain goes on in the daemon; follow it with `flipctl watch edge`, "
+            + "give it up with `flipctl drain edge --cancel`\n", ran.Output);
+    }
 
-    private static string Flipctl { get; } = Path.Combine(AppContext.BaseDirectory, "flipctl");
+    private string Socket => Path.Combine(_directory, "c.sock");
 
     private static DrainRecord Drained() => new(3, Slot.Blue, [6], "drained", DateTimeOffset.Now.AddMinutes(-4), 192_000, 4, null, null);
 
@@ -234,51 +239,4 @@ public sealed class DrainCliTests : IDisposable
     }
 
     private Task<Ran> AskAsync(params string[] arguments) => FlipctlAsync(["--socket", Socket, .. arguments]);
-
-    private static Task<Ran> FlipctlAsync(params string[] arguments) => EndAsync(Begin(Flipctl, arguments, out _));
-
-    private static Task<Ran> RunAsync(string program, string[] arguments, params (string Name, string Value)[] environment) =>
-        EndAsync(Begin(program, arguments, out _, environment));
-
-    private static Process Begin(string program, string[] arguments, out int pid, params (string Name, string Value)[] environment)
-    {
-        var start = new ProcessStartInfo(program, arguments) { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true };
-        // The test runner sets some for itself.
-        foreach (string name in (string[])["FLIPCONTROLLER_SOCKET", "NO_COLOR", "LC_ALL", "LC_CTYPE", "LANG"]) start.Environment.Remove(name);
-        foreach ((string name, string value) in environment) start.Environment[name] = value;
-        Process process = Process.Start(start)!;
-        process.StandardInput.Close();
-        pid = process.Id;
-        return process;
-    }
-
-    /// <param name="until">It is interrupted as soon as its output holds this.</param>
-    private static async Task<Ran> EndAsync(Process process, string? until = null)
-    {
-        using (process)
-        {
-            using var limit = new CancellationTokenSource(Limit / 2);
-            try
-            {
-                Task<string> error = process.StandardError.ReadToEndAsync(limit.Token);
-                var output = new StringBuilder();
-                char[] buffer = new char[4096];
-                while (await process.StandardOutput.ReadAsync(buffer, limit.Token) is > 0 and int read)
-                {
-                    output.Append(buffer, 0, read);
-                    if (until is null || !output.ToString().Contains(until, StringComparison.Ordinal)) continue;
-                    until = null;
-                    await RunAsync("kill", ["-INT", $"{process.Id}"]);
-                }
-                await process.WaitForExitAsync(limit.Token);
-                return new Ran(process.ExitCode, output.ToString().ReplaceLineEndings("\n"), await error);
-            }
-            finally
-            {
-                if (!process.HasExited) process.Kill();
-            }
-        }
-    }
-
-    private sealed record Ran(int ExitCode, string Output, string Error);
 }
