@@ -65,7 +65,7 @@ internal static class ConnectionsBenchmark
         table.Append(CultureInfo.InvariantCulture, $"{connections:#,0} live connections, each with a stream, in {generations} HAProxy{(generations == 1 ? "" : "s, one a generation (as many as the descriptors of a process allow)")}; the first 20 are shown. Median of five runs in one process; {Environment.ProcessorCount} cores shared by HAProxy and the one that asks.\n\n");
         table.Append("| | time, ms | memory, MiB more at its peak |\n|---|---|---|\n");
         bool passed = true;
-        foreach (string what in (string[])["descriptors", "sockets", "streams", "kernel", "idle", "age", "networks"])
+        foreach (string what in (string[])["descriptors", "sockets", "streams", "kernel", "shared", "idle", "age", "networks"])
         {
             using NetnsProcess asks = netns.Start(self, "connections-ask", what, files.Path, all, string.Join(',', haproxys.Select(h => h.Pid)));
             if (await asks.Exit(TimeSpan.FromMinutes(2)) != 0) throw new InvalidOperationException($"{what}: {asks.Output}{asks.Errors}");
@@ -104,6 +104,7 @@ internal static class ConnectionsBenchmark
     private static readonly Dictionary<string, (string Text, ClientQuery Query, bool Joined)> Questions = new()
     {
         ["kernel"] = ("longest idle, HAProxy not asked", new ClientQuery(), false),
+        ["shared"] = ("the same, on ports that another generation uses too", new ClientQuery(), false),
         ["idle"] = ("longest idle, with HAProxy's names", new ClientQuery(), true),
         ["age"] = ("oldest", new ClientQuery(Order: ClientOrder.Age), true),
         ["networks"] = ("longest idle, and summed up by network", new ClientQuery(Networks: new NetworkPrefixes()), true),
@@ -169,7 +170,7 @@ internal static class ConnectionsBenchmark
                     return (await HaproxyStreams.ReadAsync(channels[g], CancellationToken.None)).Count;
                 default:
                     var (_, query, joined) = Questions[what];
-                    ClientsFound found = await clients.FindAsync(generations[g], query, joined ? channels[g] : null, null, DateTimeOffset.UtcNow);
+                    ClientsFound found = await clients.FindAsync(generations[g] with { PortsShared = what == "shared" }, query, joined ? channels[g] : null, null, DateTimeOffset.UtcNow);
                     rows.AddRange(found.Rows);
                     return found.Rows.Length == 20 && (!joined || found.Rows.All(r => r.Frontend == "waits")) ? found.Total : 0;
             }

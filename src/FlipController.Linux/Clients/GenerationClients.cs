@@ -41,8 +41,8 @@ public sealed record ClientsFound(
 
 /// <summary>
 /// Who is connected to a generation: the kernel's sockets on its private ports, joined with what HAProxy and the ledger know of them.
-/// One walk over the sockets; memory follows what is shown, not what is there, but for a few bytes a descriptor.
-/// <para>Whose a socket is: the process's whose descriptor it is. One that is open and that nobody holds waits in a listener's queue, and is
+/// One walk over the sockets; memory follows what is shown, not what is there, but for a hundred bytes a stream.
+/// <para>Whose a socket is: the process's whose descriptor it is, which need not be asked where nobody shares the ports. One that is open and that nobody holds waits in a listener's queue, and is
 /// the listener's. One that is closing and that nobody holds (an orphan) is the generation's when its ledger knows the connection, or when
 /// no other generation uses the port; else nobody can say, and it is counted apart.</para>
 /// </summary>
@@ -59,21 +59,8 @@ public sealed class GenerationClients(SockDiag sockets)
         await _turn.WaitAsync(stop);
         try
         {
-            // HAProxy writes its list while the sockets are walked, unless the walk needs what it says.
-            Task<HaproxyStreams>? asked = haproxy is null ? null : HaproxyStreams.ReadAsync(haproxy, stop);
-            HaproxyStreams? streams = query.NeedsEveryAge && asked is not null ? await asked : null;
-            ClientWalk walk;
-            try
-            {
-                walk = await Task.Run(() => Walk(generation, query, streams, firstSeen, now), stop);
-            }
-            catch when (asked is not null)
-            {
-                // Two failures: the first is told.
-                await asked.ContinueWith(static _ => { }, CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
-                throw;
-            }
-            if (asked is not null) walk.Streams = streams = await asked;
+            HaproxyStreams? streams = haproxy is null ? null : await HaproxyStreams.ReadAsync(haproxy, stop);
+            ClientWalk walk = await Task.Run(() => Walk(generation, query, streams, firstSeen, now), stop);
             return new ClientsFound(walk.Sockets(), walk.Matched, walk.Rows(), walk.Networks(), streams?.Count);
         }
         finally
@@ -145,11 +132,14 @@ public sealed class GenerationClients(SockDiag sockets)
     private ClientWalk Walk(
         ClientsOf generation, ClientQuery query, HaproxyStreams? streams, FirstSeen? firstSeen, DateTimeOffset now, Func<ulong, bool>? leavesOut = null)
     {
-        var walk = new ClientWalk(generation, query, ProcessDescriptors.Read(generation.Pid), firstSeen, now)
+        ClientWalk walk = Walk(generation.PortsShared ? ProcessDescriptors.Read(generation.Pid) : null);
+        return generation.PortsShared || walk.AddressesTell ? walk : Walk(ProcessDescriptors.Read(generation.Pid));
+
+        ClientWalk Walk(ProcessDescriptors? held)
         {
-            Streams = streams, LeavesOut = leavesOut,
-        };
-        if (!generation.Ports.IsEmpty) sockets.Walk(ClientWalk.States, generation.Span, walk, static (walk, scoped in socket) => walk.Look(socket));
-        return walk;
+            var walk = new ClientWalk(generation, query, held, streams, firstSeen, now) { LeavesOut = leavesOut };
+            if (!generation.Ports.IsEmpty) sockets.Walk(ClientWalk.States, generation.Span, walk, static (walk, scoped in socket) => walk.Look(socket));
+            return walk;
+        }
     }
 }
