@@ -175,11 +175,18 @@ internal sealed class ClientWalk
     private ClientStream? StreamOf(PeerAddress peer, int port, uint inode) =>
         _streams is null || inode == 0 ? null : _streams[_held?.DescriptorOf(inode) ?? _streams.DescriptorOf(peer, port)];
 
+    /// <summary>HAProxy's descriptor for the connection, looked at once more; -1: it has no stream for it.</summary>
+    internal int DescriptorOf(ClientRow row)
+    {
+        if (_streams is null || row.Inode == 0) return -1;
+        int descriptor = _held?.DescriptorOf(row.Inode) ?? _streams.DescriptorOf(row.Peer, row.PeerPort);
+        // Closed, and opened again, between two looks: another socket.
+        return _streams[descriptor] is not null && ProcessDescriptors.Inode(_generation.Pid, descriptor) == row.Inode ? descriptor : -1;
+    }
+
     private ConnectionStatus Told(ClientRow row)
     {
-        ClientStream? stream = StreamOf(row.Peer, row.PeerPort, row.Inode);
-        if (_held is null && stream is not null && ProcessDescriptors.Inode(_generation.Pid, _streams!.DescriptorOf(row.Peer, row.PeerPort)) != row.Inode)
-            stream = null; // closed, and opened again, between two looks
+        ClientStream? stream = _streams?[DescriptorOf(row)];
         var (age, atLeast) = row.AgeS is null ? Age(row.Peer, row.PeerPort, row.Service, row.Inode) : (row.AgeS, row.AgeIsAtLeast);
         return new ConnectionStatus(_generation.Number, _generation.Role, new IPEndPoint(row.Peer.ToIPAddress(), row.PeerPort).ToString(),
             _generation.Ports[row.Service].Service.ToString(), stream?.Frontend, stream?.Backend, stream?.Server, NameOf(row.State),

@@ -73,15 +73,19 @@ public sealed class GenerationClients(SockDiag sockets)
     public async Task<ClientSockets> CountAsync(ClientsOf generation, FirstSeen? firstSeen = null, CancellationToken stop = default) =>
         (await FindAsync(generation, new ClientQuery(Limit: 0), null, firstSeen, default, stop)).Sockets;
 
-    /// <summary>The connections that come first by the query, as they are to be closed.</summary>
-    internal async Task<IReadOnlyList<ClientRow>> RowsAsync(
+    /// <summary>The connections that come first by the query, as they are to be closed, and HAProxy's descriptors of those with a stream.</summary>
+    internal async Task<IReadOnlyList<(ClientRow Row, int Descriptor)>> RowsAsync(
         ClientsOf generation, ClientQuery query, HaproxyStreams? streams, FirstSeen? firstSeen, DateTimeOffset now, Func<ulong, bool> leavesOut,
         CancellationToken stop)
     {
         await _turn.WaitAsync(stop);
         try
         {
-            return await Task.Run(() => Walk(generation, query, streams, firstSeen, now, leavesOut).Sorted(), stop);
+            return await Task.Run(() =>
+            {
+                ClientWalk walk = Walk(generation, query, streams, firstSeen, now, leavesOut);
+                return walk.Sorted().Select(r => (r, walk.DescriptorOf(r))).ToList();
+            }, stop);
         }
         finally
         {
