@@ -46,7 +46,10 @@ public sealed record ClientsFound(
 /// the listener's. One that is closing and that nobody holds (an orphan) is the generation's when its ledger knows the connection, or when
 /// no other generation uses the port; else nobody can say, and it is counted apart.</para>
 /// </summary>
-/// <param name="sockets">Of the namespace in which the generations listen; used by one query at a time.</param>
+/// <param name="sockets">
+/// Of the namespace in which the generations listen, and of nobody else's use: any number may ask, and one walks at a time while the others'
+/// HAProxys write their lists.
+/// </param>
 public sealed class GenerationClients(SockDiag sockets)
 {
     private readonly SemaphoreSlim _turn = new(1, 1);
@@ -56,10 +59,10 @@ public sealed class GenerationClients(SockDiag sockets)
     public async Task<ClientsFound> FindAsync(
         ClientsOf generation, ClientQuery query, AdminChannel? haproxy, FirstSeen? firstSeen, DateTimeOffset now, CancellationToken stop = default)
     {
+        HaproxyStreams? streams = haproxy is null ? null : await HaproxyStreams.ReadAsync(haproxy, stop);
         await _turn.WaitAsync(stop);
         try
         {
-            HaproxyStreams? streams = haproxy is null ? null : await HaproxyStreams.ReadAsync(haproxy, stop);
             ClientWalk walk = await Task.Run(() => Walk(generation, query, streams, firstSeen, now), stop);
             return new ClientsFound(walk.Sockets(), walk.Matched, walk.Rows(), walk.Networks(), streams?.Count);
         }
