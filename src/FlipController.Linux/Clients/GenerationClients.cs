@@ -47,19 +47,19 @@ public sealed record ClientsFound(
 /// no other generation uses the port; else nobody can say, and it is counted apart.</para>
 /// </summary>
 /// <param name="sockets">
-/// Of the namespace in which the generations listen, and of nobody else's use: any number may ask, and one walks at a time while the others'
-/// HAProxys write their lists.
+/// Of the namespace in which the generations listen, and of nobody else's use: any number may ask, and one walks while the next one's
+/// HAProxy writes its list.
 /// </param>
 public sealed class GenerationClients(SockDiag sockets)
 {
-    private readonly SemaphoreSlim _turn = new(1, 1);
+    private readonly SemaphoreSlim _turn = new(1, 1), _reading = new(1, 1);
 
     /// <param name="haproxy">Null: it cannot be asked; then no names are told, and ages only by the ledger.</param>
     /// <exception cref="FlipException">The kernel or HAProxy refused.</exception>
     public async Task<ClientsFound> FindAsync(
         ClientsOf generation, ClientQuery query, AdminChannel? haproxy, FirstSeen? firstSeen, DateTimeOffset now, CancellationToken stop = default)
     {
-        HaproxyStreams? streams = haproxy is null ? null : await HaproxyStreams.ReadAsync(haproxy, stop);
+        HaproxyStreams? streams = haproxy is null ? null : await ReadAsync(haproxy, stop);
         await _turn.WaitAsync(stop);
         try
         {
@@ -69,6 +69,20 @@ public sealed class GenerationClients(SockDiag sockets)
         finally
         {
             _turn.Release();
+        }
+    }
+
+    /// <summary>One list at a time: each takes some memory.</summary>
+    private async Task<HaproxyStreams> ReadAsync(AdminChannel haproxy, CancellationToken stop)
+    {
+        await _reading.WaitAsync(stop);
+        try
+        {
+            return await HaproxyStreams.ReadAsync(haproxy, stop);
+        }
+        finally
+        {
+            _reading.Release();
         }
     }
 
