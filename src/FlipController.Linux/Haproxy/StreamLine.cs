@@ -48,12 +48,31 @@ public readonly ref struct StreamLine
         (address, port) = (default, 0);
         int colon = source.LastIndexOf((byte)':');
         if (colon <= 0 || !Utf8Parser.TryParse(source[(colon + 1)..], out port, out int read) || read != source.Length - colon - 1) return false;
-        Span<char> text = stackalloc char[64];
         ReadOnlySpan<byte> host = source[..colon].TrimStart((byte)'[').TrimEnd((byte)']');
+        if (TryParseIPv4(host.StartsWith("::ffff:"u8) ? host[7..] : host, out address)) return true;
+        Span<char> text = stackalloc char[64];
         if (host.Length > text.Length) return false;
         int count = Encoding.Latin1.GetChars(host, text);
         if (!System.Net.IPAddress.TryParse(text[..count], out System.Net.IPAddress? parsed)) return false;
         address = PeerAddress.Of(parsed);
+        return true;
+    }
+
+    /// <summary>Most are IPv4, and IPAddress makes an object of each.</summary>
+    private static bool TryParseIPv4(ReadOnlySpan<byte> text, out PeerAddress address)
+    {
+        address = default;
+        Span<byte> bytes = stackalloc byte[4];
+        for (int i = 0; i < 4; i++)
+        {
+            if (!Utf8Parser.TryParse(text, out bytes[i], out int read)) return false;
+            text = text[read..];
+            if (i == 3) break;
+            if (text.IsEmpty || text[0] != '.') return false;
+            text = text[1..];
+        }
+        if (!text.IsEmpty) return false;
+        address = PeerAddress.Of(bytes);
         return true;
     }
 

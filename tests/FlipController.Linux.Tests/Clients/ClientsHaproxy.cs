@@ -17,7 +17,8 @@ namespace FlipController.Linux.Tests.Clients;
 
 /// <summary>
 /// One generation: a real HAProxy in a namespace. Private port 21001 is an HTTP service on IPv4, 21002 a TCP service for both families with a
-/// backend that says 'b' and then echoes, 21003 HTTP by IPv6, 21004 sends without end.
+/// backend that echoes, 21003 HTTP by IPv6, 21004 sends without end, 21005 is
+/// 21002 behind the PROXY protocol.
 /// </summary>
 internal sealed class ClientsHaproxy : IDisposable
 {
@@ -25,6 +26,7 @@ internal sealed class ClientsHaproxy : IDisposable
     [
         new(new Service(IPAddress.Any, 80), 21001), new(new Service(IPAddress.IPv6Any, 90), 21002),
         new(new Service(IPAddress.IPv6Any, 80, V6Only: true), 21003), new(new Service(IPAddress.Any, 99), 21004),
+        new(new Service(IPAddress.Any, 91), 21005),
     ];
 
     private readonly TempDir _files = new();
@@ -59,6 +61,10 @@ internal sealed class ClientsHaproxy : IDisposable
               mode tcp
               bind *:21004
               default_backend endless
+            frontend proxied
+              mode tcp
+              bind *:21005 accept-proxy
+              default_backend tunnel
             backend endless
               mode tcp
               server zeros 127.0.0.1:8002

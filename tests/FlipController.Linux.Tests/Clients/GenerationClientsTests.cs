@@ -153,6 +153,30 @@ public sealed class GenerationClientsTests
         Assert.Equal((1, 0), (await place.Clients.CountAsync(old.Of(1, true), Ledger, TestContext.Current.CancellationToken)) is var s ? (s.Orphans, s.OrphansOfUnknown) : default);
     }
 
+    /// <summary>The addresses HAProxy tells are nobody's peers then, and the descriptors tell instead.</summary>
+    [Theory(Timeout = 60_000)]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Clients_behind_the_PROXY_protocol_have_the_peer_that_the_kernel_knows(bool shared)
+    {
+        using var place = new ClientsPlace();
+        using ClientsHaproxy haproxy = await ClientsHaproxy.StartAsync(place.Netns);
+        Socket proxied = place.Connect(21005);
+        proxied.Send("PROXY TCP4 192.0.2.1 192.0.2.2 1111 80\r\n"u8);
+        ClientsPlace.Echo(proxied);
+        Socket direct = place.Tunnel();
+        ClientsFound found = await place.FindAsync(haproxy, new ClientQuery(Order: ClientOrder.Age), shared);
+        Assert.Equal(((string?)"proxied", (string?)"tunnel"), (Row(proxied).Frontend, Row(direct).Frontend));
+        Assert.True(Row(proxied) is { AgeS: >= 0, AgeIsAtLeast: true });
+        ConnectionStatus Row(Socket socket) => found.Rows.Single(r => r.Peer == ClientsPlace.NameOf(socket));
+
+        Assert.True(PeerFilter.TryParse(ClientsPlace.NameOf(proxied), out PeerFilter? peer));
+        Assert.Equal(new ClientsClosed(1, 1, 0, 0, 0, null), await new ClientClosing(place.Clients).CloseAsync(
+            haproxy.Of(portsShared: shared), new ClientQuery(peer), haproxy.Channel, null, DateTimeOffset.UtcNow, TestContext.Current.CancellationToken));
+        Assert.Equal(0, proxied.Receive(new byte[1]));
+        ClientsPlace.Echo(direct);
+    }
+
     [Fact(Timeout = 60_000)]
     public async Task A_generation_that_is_gone_has_nobody_and_a_listener_alone_too()
     {
