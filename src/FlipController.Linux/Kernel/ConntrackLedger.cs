@@ -38,7 +38,7 @@ public readonly record struct LedgerActivity(long Messages, long Overflows, long
 /// </remarks>
 public sealed class ConntrackLedger : IDisposable
 {
-    public const int DefaultReceiveBufferBytes = 16 << 20; // some fifteen thousand events
+    public const int DefaultReceiveBufferBytes = 16 << 20; // some thirteen thousand events
 
     private const string EventsRule = "nf_conntrack_events";
     private const int CoalesceMilliseconds = 20;
@@ -187,7 +187,8 @@ public sealed class ConntrackLedger : IDisposable
         }
         catch (Exception e) // nobody else would ever hear of it
         {
-            lock (_lock) _failure = $"the watch over conntrack's events has ended ({e}). Connections are not counted any more; restart the daemon.";
+            lock (_lock) _failure = $"the watch over conntrack's events has ended ({e}). "
+                + "Connections are not counted any more; restart the daemon.";
         }
         lock (_lock) _stop = true; // from here on nobody wakes it
         _events.Dispose();
@@ -227,7 +228,8 @@ public sealed class ConntrackLedger : IDisposable
         {
             lock (_lock)
             {
-                _failure = $"{e.Message}. Connections are not counted until it works; it is tried again every {_pace.AfterFailure.TotalSeconds:0.#} s.";
+                _failure = $"{e.Message}. Connections are not counted until it works; "
+                    + $"it is tried again every {_pace.AfterFailure.TotalSeconds:0.#} s.";
                 _lost = _changed = true;
             }
             _pace.Failed();

@@ -44,6 +44,7 @@ public sealed partial class ConntrackLedgerTests
             Server.Own(() => ConntrackLedger.Open(TimeProvider.System, receiveBufferBytes, new LedgerPace
             {
                 LookAgain = TimeSpan.FromMilliseconds(300),
+                LookAgainPerDump = 1,
                 Repair = TimeSpan.FromMilliseconds(50),
                 AfterFailure = TimeSpan.FromMilliseconds(100),
             })!);
