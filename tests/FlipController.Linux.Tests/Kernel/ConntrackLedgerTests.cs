@@ -27,17 +27,24 @@ public sealed partial class ConntrackLedgerTests
         internal Place(int events = 2)
         {
             (Server, Client) = TestNetwork.CreateTwo();
-            Server.Run(() => File.WriteAllText("/proc/sys/net/netfilter/nf_conntrack_events", events.ToString(CultureInfo.InvariantCulture)));
-            // Without a look at them conntrack tracks nothing.
-            string rules = "ct state invalid counter; ";
-            foreach ((int front, uint mark, int port) in s_services)
+            try
             {
-                rules += $"tcp dport {front} tcp flags syn / syn,ack ct mark set ct mark & 0x{~Mask:x} | 0x{mark:x} redirect to :{port}; ";
-                Server.Serve("::", port, "hello", dual: true);
+                Server.Run(() => File.WriteAllText("/proc/sys/net/netfilter/nf_conntrack_events", events.ToString(CultureInfo.InvariantCulture)));
+                string rules = "";
+                foreach ((int front, uint mark, int port) in s_services)
+                {
+                    rules += $"tcp dport {front} tcp flags syn / syn,ack ct mark set ct mark & 0x{~Mask:x} | 0x{mark:x} redirect to :{port}; ";
+                    Server.Serve("::", port, "hello", dual: true);
+                }
+                Server.Serve("::", 83, "hello", dual: true);
+                Server.Exec("nft", $"table inet front {{ chain in {{ type nat hook prerouting priority -110; {rules}}}; }}");
+                Truth = Server.Own(() => Conntrack.Open()!);
             }
-            Server.Serve("::", 83, "hello", dual: true);
-            Server.Exec("nft", $"table inet front {{ chain in {{ type nat hook prerouting priority -110; {rules}}}; }}");
-            Truth = Server.Own(() => Conntrack.Open()!);
+            catch
+            {
+                Dispose();
+                throw;
+            }
         }
 
         internal ConntrackLedger Open(int receiveBufferBytes = ConntrackLedger.DefaultReceiveBufferBytes) =>
