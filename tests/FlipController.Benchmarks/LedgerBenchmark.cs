@@ -53,7 +53,7 @@ internal static class LedgerBenchmark
         }
 
         var table = new StringBuilder();
-        table.Append(CultureInfo.InvariantCulture, $"{Entries:N0} conntrack entries, {rounds} rounds in turns, median; {Environment.ProcessorCount} cores, load average {load:0.0} before.\n\n");
+        table.Append(CultureInfo.InvariantCulture, $"{Entries:N0} conntrack entries, {(rounds == 1 ? "1 round" : $"{rounds} rounds in turns, median")}; {Environment.ProcessorCount} cores, load average {load:0.0} before.\n\n");
         table.Append("| | `conntrack -L \\| wc -l` | first count | ratio |\n|---|---|---|---|\n");
         Row($"{Entries / Few:N0} of them ours, ms", few);
         Row("all of them ours, ms", all);

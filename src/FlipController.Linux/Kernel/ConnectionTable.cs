@@ -32,6 +32,9 @@ internal sealed class ConnectionTable
 
     internal int Capacity => _places.Length;
 
+    /// <summary>All places, the empty ones too; keys, ids and flags stay as they are.</summary>
+    internal Span<Connection> Places => _places;
+
     /// <summary>The connection's place, to be read and changed until something is added or removed; null when it is not there.</summary>
     internal ref Connection Find(ulong key, uint id)
     {

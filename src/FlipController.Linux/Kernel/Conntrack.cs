@@ -80,7 +80,8 @@ public sealed class Conntrack : IDisposable
                 {
                     if ((entry.Mark & mask) != marks[i]) continue;
                     ConntrackCounts count = counts[i];
-                    counts[i] = new ConntrackCounts(count.Live + (entry.IsLive ? 1 : 0), count.Opening + (entry.IsOpening ? 1 : 0), count.All + 1);
+                    counts[i] = new ConntrackCounts(
+                        count.Live + (entry.IsLive ? 1 : 0), count.Opening + (entry.IsOpening ? 1 : 0), count.All + 1);
                 }
             });
         }
@@ -103,7 +104,8 @@ public sealed class Conntrack : IDisposable
             return Dump([], 0, () => new int[1], (count, _, payload) =>
             {
                 if (!ConntrackEntry.ReadState(payload).IsOpening) return;
-                if (ConntrackEntry.End(payload, ConntrackEntry.TupleOriginal, destination: true) is not { } to || !ports.Contains(to.Port)) return;
+                if (ConntrackEntry.End(payload, ConntrackEntry.TupleOriginal, destination: true) is not { } to) return;
+                if (!ports.Contains(to.Port)) return;
                 // The reply comes from where it was sent to: no NAT.
                 if (!to.Equals(ConntrackEntry.End(payload, ConntrackEntry.TupleReply, destination: false))) return;
                 if (IPAddress.IsLoopback(to.Address) || local.Contains(to.Address)) count[0]++;

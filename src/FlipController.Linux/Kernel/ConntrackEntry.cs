@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using System.Runtime.CompilerServices;
-using System.Runtime.InteropServices;
 
 namespace FlipController.Linux.Kernel;
 
@@ -75,9 +74,7 @@ internal struct ConntrackEntry
                     entry.Id = BinaryPrimitives.ReadUInt32BigEndian(outer.Value);
                     break;
                 case Timestamp:
-                    NetlinkAttributes times = new(outer.Value);
-                    while (times.Next())
-                        if (times.Type == TimestampStart && times.Value.Length >= sizeof(long)) entry.StartNanoseconds = BinaryPrimitives.ReadInt64BigEndian(times.Value);
+                    entry.StartNanoseconds = Start(outer.Value);
                     break;
             }
         }
@@ -122,6 +119,14 @@ internal struct ConntrackEntry
                 if (tcp.Type == TcpStateAttribute && tcp.Value.Length >= 1) return tcp.Value[0];
         }
         return null;
+    }
+
+    private static long Start(ReadOnlySpan<byte> timestamp)
+    {
+        NetlinkAttributes times = new(timestamp);
+        while (times.Next())
+            if (times.Type == TimestampStart && times.Value.Length >= sizeof(long)) return BinaryPrimitives.ReadInt64BigEndian(times.Value);
+        return 0;
     }
 
     private static Peer Source(ReadOnlySpan<byte> tuple) => Of(tuple, destination: false);

@@ -63,7 +63,8 @@ internal sealed unsafe class ConntrackEvents : IDisposable
         foreach (uint group in s_groups)
         {
             uint number = group;
-            if (Libc.SetSocketOption(Fd, Libc.SolNetlink, join ? Libc.NetlinkAddMembership : Libc.NetlinkDropMembership, &number, sizeof(uint)) < 0)
+            int option = join ? Libc.NetlinkAddMembership : Libc.NetlinkDropMembership;
+            if (Libc.SetSocketOption(Fd, Libc.SolNetlink, option, &number, sizeof(uint)) < 0)
                 throw new KernelException($"{(join ? "join" : "leave")} group {group} of conntrack's events", Marshal.GetLastPInvokeError());
         }
         _joined = join;

@@ -33,12 +33,14 @@ public readonly record struct LedgerActivity(long Messages, long Overflows, long
 /// <remarks>
 /// Since Linux 5.19 net.netfilter.nf_conntrack_events is 2 by default: connections that began while nobody listened never have events
 /// (nf_ct_ecache_ext_add() in net/netfilter/nf_conntrack_ecache.c). As long as such ones are left the dump is repeated, so seldom that it
-/// does not cost more than about a hundredth of a core, and <see cref="LedgerCount.AsOf"/> is that of the last one. With 1 events tell of all.
+/// does not cost more than about a hundredth of a core, and <see cref="LedgerCount.AsOf"/> is that of the last one. With 1 events tell of
+/// all (<see cref="HearsOfAll"/>), as they did before 5.19.
 /// </remarks>
 public sealed class ConntrackLedger : IDisposable
 {
-    public const int DefaultReceiveBufferBytes = 16 << 20; // some fifteen thousand events
+    public const int DefaultReceiveBufferBytes = 16 << 20; // some thirteen thousand events
 
+    private const string EventsRule = "nf_conntrack_events";
     private const int CoalesceMilliseconds = 20;
     private const int MostCallsInARow = 256; // then whoever asks for something gets a hearing
 
@@ -97,11 +99,20 @@ public sealed class ConntrackLedger : IDisposable
         }
     }
 
+    /// <summary>
+    /// Whether events tell of connections from before somebody listened too (net.netfilter.nf_conntrack_events = 1), so that no dump need be
+    /// repeated. Of the namespace of the calling thread.
+    /// </summary>
+    public static bool HearsOfAll => ConntrackFill.Number(EventsRule) == 1;
+
     /// <summary>Why nothing can be told, in a sentence or two; null: it can.</summary>
     public string? Failure
     {
         get { lock (_lock) return _failure; }
     }
+
+    /// <summary>For tests.</summary>
+    internal int EventsDescriptor => _events.Fd;
 
     public LedgerActivity Activity
     {
@@ -176,7 +187,8 @@ public sealed class ConntrackLedger : IDisposable
         }
         catch (Exception e) // nobody else would ever hear of it
         {
-            lock (_lock) _failure = $"the watch over conntrack's events has ended ({e}). Connections are not counted any more; restart the daemon.";
+            lock (_lock) _failure = $"the watch over conntrack's events has ended ({e}). "
+                + "Connections are not counted any more; restart the daemon.";
         }
         lock (_lock) _stop = true; // from here on nobody wakes it
         _events.Dispose();
@@ -216,7 +228,8 @@ public sealed class ConntrackLedger : IDisposable
         {
             lock (_lock)
             {
-                _failure = $"{e.Message}. Connections are not counted until it works; it is tried again every {_pace.AfterFailure.TotalSeconds:0.#} s.";
+                _failure = $"{e.Message}. Connections are not counted until it works; "
+                    + $"it is tried again every {_pace.AfterFailure.TotalSeconds:0.#} s.";
                 _lost = _changed = true;
             }
             _pace.Failed();
@@ -279,7 +292,7 @@ public sealed class ConntrackLedger : IDisposable
     {
         long began = Stopwatch.GetTimestamp();
         DateTimeOffset at = _time.GetUtcNow();
-        long? events = ConntrackFill.Number("nf_conntrack_events"); // absent: the kernel is built without
+        long? events = ConntrackFill.Number(EventsRule); // absent: the kernel is built without
         lock (_lock)
         {
             if (_lost)

@@ -40,7 +40,7 @@ internal static class Errno
         11 => "EAGAIN", 12 => "ENOMEM", 13 => "EACCES", 14 => "EFAULT", 16 => "EBUSY", 17 => "EEXIST", 19 => "ENODEV",
         20 => "ENOTDIR", 21 => "EISDIR", 22 => "EINVAL", 23 => "ENFILE", 24 => "EMFILE", 28 => "ENOSPC", 30 => "EROFS",
         31 => "EMLINK", 32 => "EPIPE", 33 => "EDOM", 34 => "ERANGE", 36 => "ENAMETOOLONG", 38 => "ENOSYS", 40 => "ELOOP",
-        61 => "ENODATA", 62 => "ETIME", 71 => "EPROTO", 74 => "EBADMSG", 75 => "EOVERFLOW", 85 => "ERESTART",
+        61 => "ENODATA", 62 => "ETIME", 71 => "EPROTO", 74 => "EBADMSG", 75 => "EOVERFLOW", 85 => "ERESTART", 88 => "ENOTSOCK",
         90 => "EMSGSIZE", 92 => "ENOPROTOOPT", 93 => "EPROTONOSUPPORT", 94 => "ESOCKTNOSUPPORT", 95 => "EOPNOTSUPP",
         97 => "EAFNOSUPPORT", 98 => "EADDRINUSE", 99 => "EADDRNOTAVAIL", 100 => "ENETDOWN", 101 => "ENETUNREACH",
         104 => "ECONNRESET", 105 => "ENOBUFS", 110 => "ETIMEDOUT", 111 => "ECONNREFUSED", 113 => "EHOSTUNREACH",

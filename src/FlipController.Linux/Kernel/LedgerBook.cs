@@ -90,7 +90,13 @@ internal sealed class LedgerBook
     }
 
     /// <summary>What <see cref="TakeDumped"/> gets between this and <see cref="EndDump"/> is all there is.</summary>
-    internal void BeginDump() => _stamp++;
+    internal void BeginDump()
+    {
+        if (++_stamp != 0) return;
+        // It came round: one of another mark could bear it still from then.
+        foreach (ref Connection connection in _table.Places) connection.Stamp = 0;
+        _stamp = 1;
+    }
 
     /// <summary>An entry of a dump, without its nlmsghdr.</summary>
     internal void TakeDumped(in ConntrackEntry entry)

@@ -1,7 +1,7 @@
-using System.Diagnostics;
 using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
+using System.Runtime.InteropServices;
 using FlipController.Linux.Kernel;
 using Xunit;
 
@@ -13,7 +13,7 @@ namespace FlipController.Linux.Tests.Kernel;
 ///   port 80 -> mark One -> private port 21000     81 -> Two -> 22000     82 -> Other's, of another pair -> 23000     83 -> no mark
 /// </code>
 /// </summary>
-public sealed class ConntrackLedgerTests
+public sealed partial class ConntrackLedgerTests
 {
     private const uint Mask = 0x0fff0000, One = 0x01010000, Two = 0x01020000, Others = 0x02010000;
     private static readonly (int Front, uint Mark, int Private)[] s_services = [(80, One, 21000), (81, Two, 22000), (82, Others, 23000)];
@@ -27,21 +27,34 @@ public sealed class ConntrackLedgerTests
         internal Place(int events = 2)
         {
             (Server, Client) = TestNetwork.CreateTwo();
-            Server.Run(() => File.WriteAllText("/proc/sys/net/netfilter/nf_conntrack_events", events.ToString(CultureInfo.InvariantCulture)));
-            // Without a look at them conntrack tracks nothing.
-            string rules = "ct state invalid counter; ";
-            foreach ((int front, uint mark, int port) in s_services)
+            try
             {
-                rules += $"tcp dport {front} tcp flags syn / syn,ack ct mark set ct mark & 0x{~Mask:x} | 0x{mark:x} redirect to :{port}; ";
-                Server.Serve("::", port, "hello", dual: true);
+                Server.Run(() => File.WriteAllText("/proc/sys/net/netfilter/nf_conntrack_events", events.ToString(CultureInfo.InvariantCulture)));
+                string rules = "";
+                foreach ((int front, uint mark, int port) in s_services)
+                {
+                    rules += $"tcp dport {front} tcp flags syn / syn,ack ct mark set ct mark & 0x{~Mask:x} | 0x{mark:x} redirect to :{port}; ";
+                    Server.Serve("::", port, "hello", dual: true);
+                }
+                Server.Serve("::", 83, "hello", dual: true);
+                Server.Exec("nft", $"table inet front {{ chain in {{ type nat hook prerouting priority -110; {rules}}}; }}");
+                Truth = Server.Own(() => Conntrack.Open()!);
             }
-            Server.Serve("::", 83, "hello", dual: true);
-            Server.Exec("nft", $"table inet front {{ chain in {{ type nat hook prerouting priority -110; {rules}}}; }}");
-            Truth = Server.Own(() => Conntrack.Open()!);
+            catch
+            {
+                Dispose();
+                throw;
+            }
         }
 
         internal ConntrackLedger Open(int receiveBufferBytes = ConntrackLedger.DefaultReceiveBufferBytes) =>
-            Server.Own(() => ConntrackLedger.Open(TimeProvider.System, receiveBufferBytes, new LedgerPace { LookAgain = TimeSpan.FromMilliseconds(300), Repair = TimeSpan.FromMilliseconds(50) })!);
+            Server.Own(() => ConntrackLedger.Open(TimeProvider.System, receiveBufferBytes, new LedgerPace
+            {
+                LookAgain = TimeSpan.FromMilliseconds(300),
+                LookAgainPerDump = 1,
+                Repair = TimeSpan.FromMilliseconds(50),
+                AfterFailure = TimeSpan.FromMilliseconds(100),
+            })!);
 
         internal Socket Connect(string address, int port)
         {
@@ -328,6 +341,25 @@ public sealed class ConntrackLedgerTests
         Assert.Equal(messages, ledger.Activity.Messages);
     });
 
+    [Theory(Timeout = 60000)]
+    [InlineData(600)] // more than one jump of the filter can reach over
+    [InlineData(3000)] // more than a filter can hold
+    public async Task Hundreds_of_marks_may_be_followed(int marks) => await Task.Run(() =>
+    {
+        using Place place = new();
+        place.ConnectMany(2);
+        ConntrackLedger ledger = place.Open();
+        for (uint i = 1; i < marks; i++) ledger.Follow(0x40000000 + i, 0x4000ffff);
+        ledger.Follow(One, Mask);
+        ledger.Follow(Others, Mask);
+        Counts(ledger, One, 2);
+        place.ConnectMany(3);
+        place.ConnectMany(4, 82);
+        Counts(ledger, One, 5);
+        Counts(ledger, Others, 4);
+        Counts(ledger, 0x40000005, 0);
+    });
+
     [Fact(Timeout = 60000)]
     public async Task Many_may_ask_at_once() => await Task.Run(() =>
     {
@@ -375,6 +407,46 @@ public sealed class ConntrackLedgerTests
         Assert.True(fill.Limit > 1000);
         Assert.InRange(fill.Share, 0, 0.1);
     });
+
+    [Fact(Timeout = 60000)]
+    public async Task What_cannot_be_told_is_not_told_and_why_is_said() => await Task.Run(() =>
+    {
+        using Place place = new();
+        ConntrackLedger ledger = place.Open();
+        ledger.Follow(One, Mask);
+        Socket[] sockets = place.ConnectMany(3);
+        Counts(ledger, One, 3);
+        // In place of the socket something that is none; and back.
+        using var nothing = File.OpenHandle("/dev/null");
+        int kept = Duplicate(ledger.EventsDescriptor);
+        try
+        {
+            DuplicateTo((int)nothing.DangerousGetHandle(), ledger.EventsDescriptor);
+            ledger.Follow(Two, Mask);
+            Eventually.True(() => ledger.CountOf(One) is null, "it cannot tell");
+            Assert.Equal("cannot attach a filter to the socket of conntrack's events: ENOTSOCK. Connections are not counted until it works; it is tried again every 0.1 s.", ledger.Failure);
+            sockets[0].Dispose();
+        }
+        finally
+        {
+            DuplicateTo(kept, ledger.EventsDescriptor);
+            CloseDescriptor(kept);
+        }
+        Counts(ledger, One, 2);
+        Counts(ledger, Two, 0);
+        Assert.Null(ledger.Failure);
+        place.Connect("10.9.0.1", 81);
+        Counts(ledger, Two, 1);
+    });
+
+    [LibraryImport("libc", EntryPoint = "dup")]
+    private static partial int Duplicate(int fd);
+
+    [LibraryImport("libc", EntryPoint = "dup2")]
+    private static partial int DuplicateTo(int from, int to);
+
+    [LibraryImport("libc", EntryPoint = "close")]
+    private static partial int CloseDescriptor(int fd);
 
     [Fact(Timeout = 60000)]
     public async Task A_ledger_that_waits_sleeps_and_ends_when_disposed() => await Task.Run(() =>
