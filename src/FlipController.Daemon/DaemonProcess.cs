@@ -48,6 +48,7 @@ internal static class DaemonProcess
             using NftRedirect redirect = NftRedirect.Open();
             using var deaths = new DeathWatch();
             using ConntrackLedger? ledger = ConntrackLedger.Open(TimeProvider.System);
+            ledger?.Listen();
             await using var fleet = new Fleet(configuration, file, redirect, deaths, ledger, TimeProvider.System, log);
             using var stopping = CancellationTokenSource.CreateLinkedTokenSource(stop);
             using PosixSignalRegistration term = PosixSignalRegistration.Create(PosixSignal.SIGTERM, c => Stop(c, stopping));

@@ -29,7 +29,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     {
         Generation generation = effect.Generation;
         if (!leaving.IsStopped) await StopListeningAsync(generation, leaving, loops, stop);
-        edge.Ledger?.Follow(edge.Mark.ValueOf(generation.Tag), edge.Mark.Mask);
+        edge.Ledger?.Follow(edge.Mark.ValueOf(generation.Tag), edge.Mark.Mask, generation.Since);
         ImmutableArray<DrainDeadline> deadlines = DrainDeadline.Of(edge.Options.Drain, generation.Ports, effect.Since, effect.ClosesAt);
         if (deadlines.IsEmpty)
         {

@@ -34,7 +34,7 @@ public readonly record struct LedgerActivity(long Messages, long Overflows, long
 /// Since Linux 5.19 net.netfilter.nf_conntrack_events is 2 by default: connections that began while nobody listened never have events
 /// (nf_ct_ecache_ext_add() in net/netfilter/nf_conntrack_ecache.c). As long as such ones are left the dump is repeated, so seldom that it
 /// does not cost more than about a hundredth of a core, and <see cref="LedgerCount.AsOf"/> is that of the last one. With 1 events tell of
-/// all (<see cref="HearsOfAll"/>), as they did before 5.19.
+/// all (<see cref="HearsOfAll"/>), as they did before 5.19. <see cref="Listen"/> makes them tell of all that begins after it.
 /// </remarks>
 public sealed class ConntrackLedger : IDisposable
 {
@@ -63,6 +63,8 @@ public sealed class ConntrackLedger : IDisposable
     private DateTimeOffset _readAt;
     private string? _failure;
     private long _messages, _overflows, _dumps;
+    private ConntrackListener? _listener;
+    private DateTimeOffset _listeningSince;
 
     private ConntrackLedger(TimeProvider time, Conntrack conntrack, ConntrackEvents events, LedgerPace pace)
     {
@@ -120,17 +122,32 @@ public sealed class ConntrackLedger : IDisposable
     }
 
     /// <summary>
+    /// Connections that begin from now on have events, whether their mark is followed then or later. To be called on a thread of the
+    /// ledger's namespace.
+    /// </summary>
+    public void Listen()
+    {
+        var listener = new ConntrackListener();
+        lock (_lock)
+        {
+            _listener?.Dispose();
+            (_listener, _listeningSince) = (listener, _time.GetUtcNow());
+        }
+    }
+
+    /// <summary>
     /// Counts connections whose mark under <paramref name="mask"/> is <paramref name="mark"/> from now on. Masks of two marks are equal or
     /// share no bit. One that is followed already goes on.
     /// </summary>
-    public void Follow(uint mark, uint mask)
+    /// <param name="since">No connection with the mark is older; null: that is not known.</param>
+    public void Follow(uint mark, uint mask, DateTimeOffset? since = null)
     {
         if ((mark & ~mask) != 0) throw new ArgumentException($"mark 0x{mark:x} has bits outside of its mask 0x{mask:x}", nameof(mark));
         lock (_lock)
         {
             ObjectDisposedException.ThrowIf(_stop, this);
             if (_book.Find(mark) is not null) return;
-            _book.Add(mark, mask);
+            _book.Add(mark, mask, _listener is not null && since > _listeningSince);
             _changed = true;
             _wakeup.Set();
         }
@@ -191,6 +208,7 @@ public sealed class ConntrackLedger : IDisposable
                 + "Connections are not counted any more; restart the daemon.";
         }
         lock (_lock) _stop = true; // from here on nobody wakes it
+        _listener?.Dispose();
         _events.Dispose();
         _conntrack.Dispose();
         _wakeup.Dispose();

@@ -7,8 +7,10 @@ using static FlipController.Linux.Kernel.ConnectionTable;
 namespace FlipController.Linux.Kernel;
 
 /// <summary>A mark whose connections are counted.</summary>
-internal sealed class FollowedMark(uint mark, uint mask, ushort owner)
+internal sealed class FollowedMark(uint mark, uint mask, ushort owner, bool tellsOfAll)
 {
+    /// <summary>Every connection with it began while somebody listened: each has its events.</summary>
+    internal readonly bool TellsOfAll = tellsOfAll;
     internal readonly uint Mark = mark, Mask = mask;
     /// <summary>Stands for it in the table; another's once it is not followed any more.</summary>
     internal readonly ushort Owner = owner;
@@ -45,7 +47,7 @@ internal sealed class LedgerBook
     internal FollowedMark? Find(uint mark) => _marks.GetValueOrDefault(mark);
 
     /// <summary>It must not be there yet.</summary>
-    internal void Add(uint mark, uint mask)
+    internal void Add(uint mark, uint mask, bool tellsOfAll = false)
     {
         int owner = Array.IndexOf(_owners, null);
         if (owner < 0)
@@ -53,7 +55,7 @@ internal sealed class LedgerBook
             owner = _owners.Length;
             Array.Resize(ref _owners, owner * 2);
         }
-        _marks.Add(mark, _owners[owner] = new FollowedMark(mark, mask, (ushort)owner));
+        _marks.Add(mark, _owners[owner] = new FollowedMark(mark, mask, (ushort)owner, tellsOfAll));
     }
 
     /// <summary>Tolerates absence.</summary>
@@ -149,7 +151,7 @@ internal sealed class LedgerBook
         ref Connection known = ref _table.Find(key, entry.Id);
         if (Unsafe.IsNullRef(ref known))
         {
-            ConnectionFlags unheard = heard || EventsTellOfAll ? 0 : ConnectionFlags.Unheard;
+            ConnectionFlags unheard = heard || EventsTellOfAll || owner.TellsOfAll ? 0 : ConnectionFlags.Unheard;
             Connection connection = new(key, entry.Id, owner.Owner, ConnectionFlags.Used | opening | exact | unheard, _stamp, began);
             _table.Add(connection);
             Count(connection, 1);

@@ -311,6 +311,23 @@ public sealed partial class ConntrackLedgerTests
     });
 
     [Fact(Timeout = 60000)]
+    public async Task What_begins_while_it_listens_has_events_though_it_is_followed_later() => await Task.Run(() =>
+    {
+        using Place place = new();
+        ConntrackLedger ledger = place.Open();
+        place.Server.Run(ledger.Listen);
+        DateTimeOffset since = DateTimeOffset.UtcNow;
+        Socket[] sockets = place.ConnectMany(50);
+        ledger.Follow(One, Mask, since);
+        Counts(ledger, One, 50);
+        foreach (Socket socket in sockets) socket.Dispose();
+        Counts(ledger, One, 0);
+        Assert.Equal(1, ledger.Activity.Dumps);
+        ledger.Unfollow(One);
+        Eventually.True(() => place.GroupsInUse() == 1, "it is in one group, that of the ends");
+    });
+
+    [Fact(Timeout = 60000)]
     public async Task Marks_come_and_go_and_nobody_listens_when_none_is_left() => await Task.Run(() =>
     {
         using Place place = new();
