@@ -203,7 +203,6 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
         Generation generation = leaving.Generation;
         using var sockets = new SockDiag();
         var clients = new GenerationClients(sockets);
-        var closing = new ClientClosing(clients);
         while (true)
         {
             ClientsOf of = PairLedger.ClientsOf(state(), generation, "retired");
@@ -216,9 +215,8 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
                 int due = GentleClosing.DueNow(open, left, next);
                 if (due > 0)
                 {
-                    ClientsClosed closed = await closing.CloseAsync(
-                        of, new ClientQuery(Order: ClientOrder.Idle, Limit: due), ledger.ChannelOf(generation), ledger.FirstSeenOf(generation),
-                        edge.Now, stop);
+                    ClientsClosed closed = await ledger.CloseAsync(
+                        generation, of, new ClientQuery(Order: ClientOrder.Idle, Limit: due), stop);
                     leaving.CountClosed(closed.Closed);
                     if (closed.Left > 0)
                         edge.Log.LogWarning("pair {Pair}: {Count} connections of {Generation} cannot be closed one by one, and end with its process: {Why}",

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Collections.Immutable;
 using FlipController.Core;
 using FlipController.Core.Machine;
@@ -9,11 +10,13 @@ using FirstSeenLookup = FlipController.Linux.Clients.FirstSeen;
 namespace FlipController.Daemon;
 
 /// <summary>What the three witnesses say of a pair's generations, and who their clients are.</summary>
-internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains drains)
+internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains drains) : IDisposable
 {
     /// <summary>So few connections that HAProxy may be asked for its streams whenever somebody looks.</summary>
     private const int FewConnections = 2000;
     private static readonly TimeSpan s_observation = TimeSpan.FromSeconds(1);
+
+    private readonly ConcurrentDictionary<int, Closing> _closings = new();
 
     private sealed record Member(Generation Generation, string Role);
 
@@ -195,6 +198,41 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
             .OrderByDescending(n => n.Connections).ThenBy(n => n.Network, StringComparer.Ordinal).Take(limit),
     ];
 
+    /// <summary>Closes them; one that HAProxy was told to close and did not, the kernel closes when it is asked for again.</summary>
+    public async Task<ClientsClosed> CloseAsync(Generation generation, ClientsOf of, ClientQuery query, CancellationToken stop)
+    {
+        foreach (int gone in _closings.Keys.Except(state().Generations.Select(g => g.Number)))
+            if (_closings.TryRemove(gone, out Closing? old)) old.Dispose();
+        Closing closing = _closings.GetOrAdd(generation.Number, _ => new Closing());
+        await closing.Turn.WaitAsync(stop);
+        try
+        {
+            return await closing.Clients.CloseAsync(of, query, ChannelOf(generation), FirstSeenOf(generation), edge.Now, stop);
+        }
+        finally
+        {
+            closing.Turn.Release();
+        }
+    }
+
+    private sealed class Closing : IDisposable
+    {
+        private readonly SockDiag _sockets = new();
+
+        public Closing() => Clients = new ClientClosing(new GenerationClients(_sockets));
+
+        public SemaphoreSlim Turn { get; } = new(1, 1);
+
+        public ClientClosing Clients { get; }
+
+        public void Dispose() => _sockets.Dispose();
+    }
+
+    public void Dispose()
+    {
+        foreach (Closing closing in _closings.Values) closing.Dispose();
+    }
+
     /// <summary>Closes connections of retired generations, with <paramref name="force"/> of every one.</summary>
     public async Task<CloseAnswer> CloseAsync(ClientQuery query, int? only, bool force, CancellationToken stop)
     {
@@ -204,14 +242,11 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
             throw new UsageException($"pair {edge.Name}: there is no generation {only}; nothing was closed");
         if (members.FirstOrDefault(m => m.Role != "retired") is { } serving && !force)
             throw new RefusedException($"pair {edge.Name}: {serving.Generation} is the {serving.Role} one, not retired; nothing was closed; --force closes its connections too");
-        using var sockets = new SockDiag();
-        var closing = new ClientClosing(new GenerationClients(sockets));
         int matched = 0, closed = 0, left = 0;
         string? why = null;
         foreach ((Generation generation, string role) in members)
         {
-            ClientsClosed done = await closing.CloseAsync(
-                ClientsOf(s, generation, role), query, ChannelOf(generation), FirstSeenOf(generation), edge.Now, stop);
+            ClientsClosed done = await CloseAsync(generation, ClientsOf(s, generation, role), query, stop);
             matched += done.Matched;
             closed += done.Closed;
             left += done.Left;
