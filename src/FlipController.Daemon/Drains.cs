@@ -34,9 +34,11 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IAsyncDispo
     /// <summary>Its process is gone, or it is active again.</summary>
     public async Task EndAsync(int generation, bool gone)
     {
-        if (!_leaving.TryRemove(generation, out Leaving? leaving)) return;
-        edge.Ledger?.Unfollow(edge.Mark.ValueOf(leaving.Generation.Tag));
+        if (!_leaving.TryGetValue(generation, out Leaving? leaving)) return;
+        // Written down before it is forgotten: whoever asks finds it in one place or the other.
         if (gone) leaving.End();
+        _leaving.TryRemove(generation, out _);
+        edge.Ledger?.Unfollow(edge.Mark.ValueOf(leaving.Generation.Tag));
         await leaving.DisposeAsync();
     }
 
