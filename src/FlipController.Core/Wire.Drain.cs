@@ -40,7 +40,9 @@ public sealed record DrainRequest(
 public sealed record UndrainRequest(string? Reason = null);
 
 /// <summary>How a drain ended.</summary>
-/// <param name="Outcome">drained, failed, cancelled or unchanged (nothing was there to drain).</param>
+/// <param name="Outcome">
+/// drained, failed, cancelled or unchanged (nothing was there to drain); undrained, when a held slot was given back.
+/// </param>
 /// <param name="Closed">Connections that did not leave by themselves and were closed.</param>
 public sealed record DrainRecord(
     int Id, Slot? Slot, ImmutableArray<int> Generations, string Outcome, DateTimeOffset Started,
@@ -106,7 +108,7 @@ public sealed record DrainCurve(
     ImmutableArray<DrainSample> Samples, ImmutableArray<DrainMark> Marks);
 
 /// <param name="AtS">Seconds since <see cref="DrainCurve.Began"/>.</param>
-/// <param name="Connections">The kernel's sockets.</param>
+/// <param name="Connections">As HAProxy counts them; the kernel's sockets where it cannot be asked.</param>
 public readonly record struct DrainSample([property: JsonPropertyName("at_s")] double AtS, int Connections);
 
 /// <param name="Kind">retired, deadline, closing, ending, ended, drain (an operator's word), cancelled.</param>

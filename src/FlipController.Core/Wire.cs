@@ -114,7 +114,7 @@ public sealed record HistoriesReport(ImmutableArray<HistoryReport> Pairs);
 
 /// <summary>One line of GET /v1/events[?pair=NAME], newline-delimited JSON.</summary>
 /// <param name="Kind">state, progress, flip, drain, drained or fault.</param>
-/// <param name="State">The pair's state after it.</param>
+/// <param name="State">The pair's state after it; of a drain, the step the generation is in.</param>
 /// <param name="Text">One sentence for a person.</param>
 public sealed record PairNotice(DateTimeOffset At, string Pair, string Kind, string State, string Text, FlipRecord? Flip = null,
     DrainLook? Drain = null);

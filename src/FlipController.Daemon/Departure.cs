@@ -99,7 +99,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
         if (leaving.Session is not null) return;
         try
         {
-            leaving.Session = await edge.AdminOf(leaving.Generation).OpenSessionAsync(stop);
+            edge.Sessions.Keep(leaving.Generation.Number, await edge.AdminOf(leaving.Generation).OpenSessionAsync(stop));
         }
         catch (FlipException e)
         {

@@ -11,7 +11,7 @@ namespace FlipController.Daemon;
 /// The pair's generations that leave: looked at about once a second, told to whoever watches, and let go of when nothing but the
 /// session with them is left.
 /// </summary>
-internal sealed class Drains(PairEdge edge, Func<PairState> state) : IAsyncDisposable
+internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
 {
     private static readonly TimeSpan s_look = TimeSpan.FromSeconds(1), s_lastLooks = TimeSpan.FromMilliseconds(200);
     private static readonly TimeSpan s_quiet = TimeSpan.FromSeconds(10), s_saving = TimeSpan.FromMinutes(1);
@@ -39,7 +39,7 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IAsyncDispo
         if (gone) leaving.End();
         _leaving.TryRemove(generation, out _);
         edge.Ledger?.Unfollow(edge.Mark.ValueOf(leaving.Generation.Tag));
-        await leaving.DisposeAsync();
+        await leaving.LetGoAsync();
     }
 
     /// <summary>For as long as the pair is looked after.</summary>
@@ -134,13 +134,13 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IAsyncDispo
         }
     }
 
-    public async ValueTask DisposeAsync()
+    /// <summary>The pair's next owner takes up what leaves.</summary>
+    public void Dispose()
     {
         foreach (Leaving leaving in _leaving.Values)
         {
             if (leaving.IsStopped) leaving.Save();
             edge.Ledger?.Unfollow(edge.Mark.ValueOf(leaving.Generation.Tag));
-            await leaving.DisposeAsync();
         }
     }
 }

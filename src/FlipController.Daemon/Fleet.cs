@@ -16,6 +16,7 @@ internal sealed class Fleet(
 {
     private readonly ConcurrentDictionary<string, Pair> _pairs = new(StringComparer.Ordinal);
     private readonly TaskCompletionSource<string> _broken = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly ConcurrentDictionary<string, DrainSessions> _sessions = new(StringComparer.Ordinal);
     private readonly SemaphoreSlim _oneReload = new(1);
     private FrontAddresses? _fronts;
     private Configuration _configuration = configuration;
@@ -64,7 +65,8 @@ internal sealed class Fleet(
             options, configuration.Runtime, ports.Blue, ports.Green, new ConnectionMark(options.Redirect.MarkMask, indexes[options.Name]),
             new PairStore(configuration.State, options.Name), redirect, deaths, Notices,
             _fronts ??= new FrontAddresses(() => _pairs.Values), time, log,
-            new DrainLog(configuration.State, options.Name), ledger);
+            new DrainLog(configuration.State, options.Name),
+            _sessions.GetOrAdd(options.Name, _ => new DrainSessions()), ledger);
         var pair = new Pair(edge);
         await pair.StartAsync();
         _pairs[options.Name] = pair;
@@ -123,6 +125,7 @@ internal sealed class Fleet(
                 _pairs.TryRemove(pair.Name, out _);
                 await pair.DisposeAsync();
                 _fronts?.Release(pair.Name);
+                if (options is null && _sessions.TryRemove(pair.Name, out DrainSessions? sessions)) await sessions.LetAllGoAsync();
                 if (options is null)
                     log.LogWarning(new EventId(132, "PairLeft"),
                         "pair {Pair} is no longer configured: its HAProxy and rules stay as they are, unmanaged", pair.Name);
@@ -169,5 +172,6 @@ internal sealed class Fleet(
         // Never given back: a reload that still waits comes too late.
         await _oneReload.WaitAsync();
         foreach (Pair pair in _pairs.Values) await pair.DisposeAsync();
+        foreach (DrainSessions sessions in _sessions.Values) await sessions.LetAllGoAsync();
     }
 }

@@ -8,7 +8,7 @@ namespace FlipController.Daemon;
 /// One generation on its way out: how far it is, how many are still connected over time, and the session through which its HAProxy
 /// can still be asked. Any thread may look; one at a time moves it on.
 /// </summary>
-internal sealed class Leaving : IAsyncDisposable
+internal sealed class Leaving
 {
     private const int MostSamples = 600;
     private readonly Lock _lock = new();
@@ -35,8 +35,8 @@ internal sealed class Leaving : IAsyncDisposable
 
     public int? Flip { get; }
 
-    /// <summary>Null: the generation is not told to stop yet, or a controller that is gone did it.</summary>
-    public AdminSession? Session { get; set; }
+    /// <inheritdoc cref="DrainSessions.Find"/>
+    public AdminSession? Session => _edge.Sessions.Find(Generation.Number);
 
     /// <summary>It has been told to stop listening.</summary>
     public bool IsStopped { get; set; }
@@ -145,13 +145,6 @@ internal sealed class Leaving : IAsyncDisposable
 
     private double Seconds(DateTimeOffset at) => Math.Round(Math.Max(0, (at - _began).TotalSeconds), 3);
 
-    /// <summary>Lets go of HAProxy, which ends when nothing else keeps it.</summary>
-    public async ValueTask LetGoAsync()
-    {
-        if (Session is not { } session) return;
-        Session = null;
-        await session.DisposeAsync();
-    }
-
-    public ValueTask DisposeAsync() => LetGoAsync();
+    /// <inheritdoc cref="DrainSessions.LetGoAsync"/>
+    public ValueTask LetGoAsync() => _edge.Sessions.LetGoAsync(Generation.Number);
 }

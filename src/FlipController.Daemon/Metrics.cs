@@ -25,6 +25,11 @@ internal static class Metrics
                 .Where(r => r.Generation?.Connections.Sockets is not null)
                 .Select(r => ($"pair=\"{p.Name}\",role=\"{r.Role}\",generation=\"{r.Generation!.Number}\"",
                     (double)r.Generation.Connections.Sockets!))));
+        Family("flipcontroller_resident_bytes", "gauge", "Memory of a generation's process.",
+            pairs.SelectMany(p => Roles(p)
+                .Where(r => r.Generation?.MemoryBytes is not null)
+                .Select(r => ($"pair=\"{p.Name}\",role=\"{r.Role}\",generation=\"{r.Generation!.Number}\"",
+                    (double)r.Generation.MemoryBytes!))));
         Family("flipcontroller_last_window_seconds", "gauge", "Length of the last switch.",
             pairs.Where(p => p.LastFlip?.Hold is not null).Select(p => ($"pair=\"{p.Name}\"", p.LastFlip!.Hold!.WindowUs / 1e6)));
         Family("flipcontroller_flips_total", "counter", "Flips by how they ended, of those the history keeps.",

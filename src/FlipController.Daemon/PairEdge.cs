@@ -10,7 +10,7 @@ namespace FlipController.Daemon;
 internal sealed record PairEdge(
     PairOptions Options, string Runtime, PortBlock Blue, PortBlock Green, ConnectionMark Mark, PairStore Store,
     NftRedirect Redirect, DeathWatch Deaths, NoticeBoard Notices, FrontAddresses Fronts, TimeProvider Time, ILogger Log, DrainLog Drains,
-    ConntrackLedger? Ledger)
+    DrainSessions Sessions, ConntrackLedger? Ledger)
 {
     public string Name => Options.Name;
 

@@ -367,7 +367,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         await _stop.CancelAsync();
         await _serverState.SaveAsync(state().Active, CancellationToken.None);
         await Task.WhenAll(_unfinished.Keys.Select(r => r.Task));
-        await Drains.DisposeAsync();
+        Drains.Dispose();
         _ledger?.Dispose();
         // The watch is everybody's and outlives a reload: what this pair's next owner follows must not be told to this one as well.
         foreach (ProcessIdentity process in _followed.Values) edge.Deaths.Remove(process);

@@ -105,6 +105,9 @@ public static partial class Doctor
             return new CheckLine("conntrack", false, "the kernel shows no connection tracking (yet)",
                 "modprobe nf_conntrack", Warning: true);
         string found = string.Create(CultureInfo.InvariantCulture, $"{fill.Entries} of {fill.Limit} entries in use");
+        if (ConntrackFill.Number("nf_conntrack_events") is null or 0)
+            return new CheckLine("conntrack", false, $"{found}; it tells nobody what changes, so a drain's count is only as new as the last look",
+                "sysctl -w net.netfilter.nf_conntrack_events=2", Warning: true);
         // At the top the kernel drops what is new ("nf_conntrack: table full"), flip or no flip.
         return fill.Share < 0.8
             ? new CheckLine("conntrack", true, found)

@@ -20,7 +20,7 @@ internal static class ConnectionsBenchmark
 {
     private const int FirstPort = 21000, Ports = 4, SpareDescriptors = 1000;
 
-    public static async Task<int> RunAsync(bool isShort)
+    public static async Task<int> RunAsync(bool writeReadme, bool isShort)
     {
         int connections = isShort ? 10_000 : 100_000;
         int generations = (connections - 1) / (MostDescriptors() - SpareDescriptors) + 1, each = connections / generations;
@@ -78,6 +78,7 @@ internal static class ConnectionsBenchmark
         int lines = netns.Exec("ss", "-HtinemO", "sport", "ge", FirstPort.ToString(CultureInfo.InvariantCulture), "and", "sport", "lt", (FirstPort + generations * Ports).ToString(CultureInfo.InvariantCulture)).Count(c => c == '\n');
         table.Append(CultureInfo.InvariantCulture, $"| `ss -tinem` ({lines:#,0} lines), for comparison | {watch.Elapsed.TotalMilliseconds:0} | | |\n");
         Console.WriteLine(table);
+        if (writeReadme) Readme.Write("connections", table.ToString());
         return passed ? 0 : 1;
     }
 

@@ -10,7 +10,7 @@ switch (args.FirstOrDefault())
     case "flips":
         return await FlipBenchmark.RunAsync(writeReadme: args.Contains("--readme"), rounds: args.Contains("--short") ? 1 : 3);
     case "connections":
-        return await ConnectionsBenchmark.RunAsync(isShort: args.Contains("--short"));
+        return await ConnectionsBenchmark.RunAsync(writeReadme: args.Contains("--readme"), isShort: args.Contains("--short"));
     case "connections-hold":
         return ConnectionsBenchmark.Hold(int.Parse(args[1], CultureInfo.InvariantCulture), int.Parse(args[2], CultureInfo.InvariantCulture));
     case "connections-ask":
@@ -22,6 +22,6 @@ switch (args.FirstOrDefault())
         BenchmarkRunner.Run<MicroBenchmarks>(args: args[1..]);
         return 0;
     default:
-        Console.Error.WriteLine("usage: FlipController.Benchmarks flips [--readme | --short] | ledger [--readme] [--short] | connections [--short] | micro [--filter F --job J]     (Release build; all but micro need root)");
+        Console.Error.WriteLine("usage: FlipController.Benchmarks flips [--readme | --short] | ledger [--readme] [--short] | connections [--readme] [--short] | micro [--filter F --job J]     (Release build; all but micro need root)");
         return 2;
 }

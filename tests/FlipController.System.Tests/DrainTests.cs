@@ -246,6 +246,26 @@ public sealed class DrainTests
     }
 
     [Fact(Timeout = 90_000)]
+    public async Task A_reload_sets_another_deadline_and_HAProxy_can_still_be_asked()
+    {
+        const int hangup = 1;
+        await using PairUnderTest pair = await FlippedAsync(s_byHand with { Drain = "{ deadline: 10m, spread: 1s }" }, 2);
+        string yaml = File.ReadAllText(pair.Files["flipcontroller.yaml"]);
+        pair.Files.Write("flipcontroller.yaml", yaml.Replace("deadline: 10m", "deadline: 9m", StringComparison.Ordinal));
+        pair.SignalDaemon(hangup);
+        PairStatus status = await pair.UntilAsync(
+            s => s.Retired is [{ Leaving.Step: "draining" } r] && r.Closes < r.Leaving.Until + TimeSpan.FromSeconds(1) && r.Closes < DateTimeOffset.UtcNow + TimeSpan.FromMinutes(9.2),
+            "the new deadline should count");
+        Assert.Equal((2, 2), (status.Retired[0].Connections.Haproxy, status.Retired[0].Connections.Sockets));
+
+        pair.Files.Write("flipcontroller.yaml", yaml.Replace("deadline: 10m", "deadline: 1s", StringComparison.Ordinal));
+        pair.SignalDaemon(hangup);
+        await pair.UntilAsync(s => s.Retired.IsEmpty, "a deadline that has passed should come at once");
+        Assert.Equal(2, (await pair.DrainCurveAsync(1)).Closed);
+        Assert.Single(pair.HaproxyPids());
+    }
+
+    [Fact(Timeout = 90_000)]
     public async Task A_drain_goes_on_under_another_controller()
     {
         await using PairUnderTest pair = await FlippedAsync(s_byHand with { Drain = "{ deadline: 8s, spread: 1s }" }, 2);

@@ -199,6 +199,8 @@ internal sealed class PairUnderTest : IAsyncDisposable
     /// <summary>A second daemon beside it, with the same configuration.</summary>
     public NetnsProcess StartAnotherDaemon() => Nets.Server.Start(Programs.Daemon, Files["flipcontroller.yaml"]);
 
+    public void SignalDaemon(int signal) => _daemon.Signal(signal);
+
     /// <returns>Its exit code.</returns>
     public async Task<int> EndDaemonAsync(int signal)
     {
