@@ -66,7 +66,7 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
                     await EndAsync(generation.Number, gone: false);
                     continue;
                 }
-                if (await CountAsync(leaving, stop) is not { } count) continue;
+                if (await CountAsync(leaving, stop) is not { } count) continue; // the next look may do better
                 leaving.Sample(count);
                 few |= count <= Few && leaving.IsStopped;
                 (int Count, string Step, long At) before = told.GetValueOrDefault(leaving.Generation.Number, (-1, "", 0));
@@ -92,6 +92,19 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
     {
         try
         {
+            return await AskedAsync(leaving, stop) ?? await SocketsAsync(leaving.Generation, stop);
+        }
+        catch (KernelException e)
+        {
+            edge.Log.LogDebug("pair {Pair}: the sockets of {Generation} cannot be counted: {Why}", edge.Name, leaving.Generation, e.Message);
+            return null;
+        }
+    }
+
+    private async Task<int?> AskedAsync(Leaving leaving, CancellationToken stop)
+    {
+        try
+        {
             if (leaving.Session is { } session)
             {
                 HaproxyInfo info = await session.ShowInfoAsync(stop);
@@ -103,11 +116,11 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
             }
             if (!leaving.IsStopped) return (await edge.AdminOf(leaving.Generation).ShowInfoAsync(stop)).CurrConns;
         }
-        catch (FlipException e)
+        catch (FlipException e) when (e is not KernelException)
         {
             edge.Log.LogDebug("pair {Pair}: {Generation} cannot be asked: {Why}", edge.Name, leaving.Generation, e.Message);
         }
-        return await SocketsAsync(leaving.Generation, stop);
+        return null;
     }
 
     private async Task<int> SocketsAsync(Generation generation, CancellationToken stop) => (await SeenAsync(generation, stop)).Total;

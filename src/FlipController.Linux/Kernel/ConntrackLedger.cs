@@ -145,8 +145,8 @@ public sealed class ConntrackLedger : IDisposable
         if ((mark & ~mask) != 0) throw new ArgumentException($"mark 0x{mark:x} has bits outside of its mask 0x{mask:x}", nameof(mark));
         lock (_lock)
         {
-            ObjectDisposedException.ThrowIf(_stop, this);
-            if (_book.Find(mark) is not null) return;
+            // One that has failed for good counts nothing, and says so (Failure): no reason for whoever follows to fail, too.
+            if (_stop || _book.Find(mark) is not null) return;
             _book.Add(mark, mask, _listener is not null && since > _listeningSince);
             _changed = true;
             _wakeup.Set();
