@@ -18,6 +18,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
 
     // Timers take no more than 49 days; a clock that is set meanwhile is looked at again.
     private static readonly TimeSpan s_longestDelay = TimeSpan.FromMinutes(1);
+    private static readonly TimeSpan s_afterFailure = TimeSpan.FromMilliseconds(500);
     private static readonly TimeSpan s_lastArrivals = TimeSpan.FromMilliseconds(100);
 
     private readonly long _unkeptAtStart = UnkeptSyns.Count();
@@ -28,8 +29,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     public async Task RetireAsync(Retire effect, Leaving leaving, LoopKeeping loops, Action<PairEvent> post, CancellationToken stop)
     {
         Generation generation = effect.Generation;
-        if (!leaving.IsStopped) await StopListeningAsync(generation, leaving, loops, stop);
-        edge.Ledger?.Follow(edge.Mark.ValueOf(generation.Tag), edge.Mark.Mask, generation.Since);
+        await StopListeningAsync(generation, leaving, loops, stop);
         ImmutableArray<DrainDeadline> deadlines = DrainDeadline.Of(edge.Options.Drain, generation.Ports, effect.Since, effect.ClosesAt);
         if (deadlines.IsEmpty)
         {
@@ -66,6 +66,21 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     /// </summary>
     private async Task StopListeningAsync(Generation generation, Leaving leaving, LoopKeeping loops, CancellationToken stop)
     {
+        // An order that replaces another waits for what that one has begun.
+        await leaving.Turn.WaitAsync(stop);
+        try
+        {
+            if (!leaving.IsStopped) await StopAsync(generation, leaving, loops, stop);
+        }
+        finally
+        {
+            leaving.Turn.Release();
+        }
+        leaving.Follow();
+    }
+
+    private async Task StopAsync(Generation generation, Leaving leaving, LoopKeeping loops, CancellationToken stop)
+    {
         leaving.Enter("opening", edge.Now + s_longestOpening, "soft stop");
         ProcessIdentity process = ProcessIdentity.Of(generation);
         long began = edge.Time.GetTimestamp();
@@ -99,7 +114,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
         if (leaving.Session is not null) return;
         try
         {
-            edge.Sessions.Keep(leaving.Generation.Number, await edge.AdminOf(leaving.Generation).OpenSessionAsync(stop));
+            await edge.Sessions.KeepAsync(leaving.Generation.Number, await edge.AdminOf(leaving.Generation).OpenSessionAsync(stop));
         }
         catch (FlipException e)
         {
@@ -164,14 +179,16 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     /// <summary>
     /// Ends a retired generation: its connections are closed over drain.spread, then SIGTERM, and SIGKILL when that does not help.
     /// </summary>
-    public async Task CloseAsync(Close effect, Leaving leaving, CancellationToken stop)
+    public async Task CloseAsync(Close effect, Leaving leaving, LoopKeeping loops, CancellationToken stop)
     {
+        await StopListeningAsync(effect.Generation, leaving, loops, stop);
         edge.Log.LogInformation("pair {Pair}: {Generation} is closed with {Connections} connections: {Why}",
             edge.Name, effect.Generation, await HeldAsync(effect.Generation, stop), effect.Why);
         leaving.Mark("closing", effect.Why);
         await CloseGentlyAsync(leaving, [], stop);
         leaving.Enter("ending", edge.Now + s_politeEnd, "SIGKILL");
-        if (await HeldAsync(effect.Generation, stop) is > 0 and int left)
+        await ledger.CloseAsync(effect.Generation, [], new ClientQuery(Limit: 0), mayServe: false, stop); // who was told and is there still
+        if (await HeldAsync(effect.Generation, stop) - ledger.ToldToLeave(effect.Generation) is > 0 and int left)
         {
             leaving.CountClosed(left);
             leaving.Mark("ending", $"{left} connections end with their process");
@@ -203,20 +220,23 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
         Generation generation = leaving.Generation;
         using var sockets = new SockDiag();
         var clients = new GenerationClients(sockets);
+        string? told = null;
         while (true)
         {
             ClientsOf of = PairLedger.ClientsOf(state(), generation, "retired");
             if (!services.IsEmpty) of = of with { Ports = services };
             try
             {
-                int open = (await clients.CountAsync(of, ledger.FirstSeenOf(generation), stop)).Held;
-                if (open == 0) return;
+                int held = (await clients.CountAsync(of, ledger.FirstSeenOf(generation), stop)).Held;
+                if (held == 0) return;
+                int open = Math.Max(0, held - ledger.ToldToLeave(generation));
                 TimeSpan left = edge.Options.Drain.Spread - edge.Time.GetElapsedTime(began), next = GentleClosing.NextStep(open, left);
                 int due = GentleClosing.DueNow(open, left, next);
-                if (due > 0)
+                // With none due it only looks who of those that were told has left.
+                if (due > 0 || open == 0)
                 {
                     ClientsClosed closed = await ledger.CloseAsync(
-                        generation, of, new ClientQuery(Order: ClientOrder.Idle, Limit: due), stop);
+                        generation, services, new ClientQuery(Order: ClientOrder.Idle, Limit: due), mayServe: false, stop);
                     leaving.CountClosed(closed.Closed);
                     if (closed.Left > 0)
                         edge.Log.LogWarning("pair {Pair}: {Count} connections of {Generation} cannot be closed one by one, and end with its process: {Why}",
@@ -225,11 +245,13 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
                 if (left <= TimeSpan.Zero) return;
                 await Task.Delay(next < left ? next : left, edge.Time, stop);
             }
-            catch (FlipException e)
+            catch (FlipException e) when (edge.Time.GetElapsedTime(began) < edge.Options.Drain.Spread)
             {
-                edge.Log.LogWarning("pair {Pair}: the connections of {Generation} cannot be closed one by one: {Why}; they end with its process",
-                    edge.Name, generation, e.Message);
-                return;
+                if (told != e.Message)
+                    edge.Log.LogWarning("pair {Pair}: the connections of {Generation} cannot be closed one by one now: {Why}; it is tried again until {Until:HH:mm:ss}",
+                        edge.Name, generation, e.Message, until.ToLocalTime());
+                told = e.Message;
+                await Task.Delay(s_afterFailure, edge.Time, stop);
             }
         }
     }

@@ -14,7 +14,11 @@ internal sealed class DrainSessions
     /// <summary>Null: it is not told to stop yet, or a controller that is gone did it.</summary>
     public AdminSession? Find(int generation) => _sessions.GetValueOrDefault(generation);
 
-    public void Keep(int generation, AdminSession session) => _sessions[generation] = session;
+    /// <summary>One a generation: two would keep it alive for each other.</summary>
+    public async ValueTask KeepAsync(int generation, AdminSession session)
+    {
+        if (!_sessions.TryAdd(generation, session)) await session.DisposeAsync();
+    }
 
     /// <summary>HAProxy ends when nothing else keeps it. Tolerates absence.</summary>
     public async ValueTask LetGoAsync(int generation)

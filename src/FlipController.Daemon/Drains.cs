@@ -38,7 +38,7 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
         // Written down before it is forgotten: whoever asks finds it in one place or the other.
         if (gone) leaving.End();
         _leaving.TryRemove(generation, out _);
-        edge.Ledger?.Unfollow(edge.Mark.ValueOf(leaving.Generation.Tag));
+        leaving.Unfollow();
         await leaving.LetGoAsync();
     }
 
@@ -56,8 +56,10 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
                 continue;
             }
             bool few = false;
+            // In this order: one that begins in between is not judged by a state from before it.
+            Leaving[] all = [.. _leaving.Values];
             PairState s = state();
-            foreach (Leaving leaving in _leaving.Values)
+            foreach (Leaving leaving in all)
             {
                 Generation generation = leaving.Generation;
                 // Active again, or dead before it was told to stop: it does not leave, or has left.
@@ -94,9 +96,10 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
         {
             return await AskedAsync(leaving, stop) ?? await SocketsAsync(leaving.Generation, stop);
         }
-        catch (KernelException e)
+        catch (Exception e) when (!stop.IsCancellationRequested)
         {
-            edge.Log.LogDebug("pair {Pair}: the sockets of {Generation} cannot be counted: {Why}", edge.Name, leaving.Generation, e.Message);
+            // One look that fails, whatever the reason, must not be the last: only who looks lets a drained HAProxy go.
+            edge.Log.Log(e is FlipException ? LogLevel.Debug : LogLevel.Error, e, "pair {Pair}: {Generation} cannot be looked at", edge.Name, leaving.Generation);
             return null;
         }
     }
@@ -119,6 +122,8 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
         catch (FlipException e) when (e is not KernelException)
         {
             edge.Log.LogDebug("pair {Pair}: {Generation} cannot be asked: {Why}", edge.Name, leaving.Generation, e.Message);
+            // It would keep HAProxy from ending, and nobody would know when it may.
+            if (leaving.Session is { IsBroken: true }) await leaving.LetGoAsync();
         }
         return null;
     }
@@ -153,7 +158,7 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
         foreach (Leaving leaving in _leaving.Values)
         {
             if (leaving.IsStopped) leaving.Save();
-            edge.Ledger?.Unfollow(edge.Mark.ValueOf(leaving.Generation.Tag));
+            leaving.Unfollow();
         }
     }
 }

@@ -19,6 +19,8 @@ internal sealed class Leaving
     private DateTimeOffset _began;
     private LeavingStatus _status = new("warm", null, null, null, 0);
     private DateTimeOffset? _ended;
+    private bool _left;
+    private readonly Lock _saving = new();
 
     public Leaving(PairEdge edge, Generation generation, int? flip)
     {
@@ -28,6 +30,7 @@ internal sealed class Leaving
         (_began, Flip) = (before.Began, before.Flip);
         _samples.AddRange(before.Samples);
         _marks.AddRange(before.Marks);
+        IsStopped = edge.Sessions.Find(generation.Number) is not null && before.Marks.Any(m => m.Kind == "retired");
         _status = _status with { Closed = before.Closed, AtBegin = before.Samples.IsEmpty ? null : before.Samples[0].Connections };
     }
 
@@ -40,6 +43,9 @@ internal sealed class Leaving
 
     /// <summary>It has been told to stop listening.</summary>
     public bool IsStopped { get; set; }
+
+    /// <summary>Whoever tells it to stop.</summary>
+    public SemaphoreSlim Turn { get; } = new(1, 1);
 
     public LeavingStatus Status
     {
@@ -111,6 +117,25 @@ internal sealed class Leaving
             new DrainLook(Generation.Number, Generation.Slot.Name(), count, status)));
     }
 
+    /// <summary>conntrack's count is kept up by events from now on, until it has left.</summary>
+    public void Follow()
+    {
+        lock (_lock)
+        {
+            if (!_left) _edge.Ledger?.Follow(_edge.Mark.ValueOf(Generation.Tag), _edge.Mark.Mask, Generation.Since);
+        }
+    }
+
+    /// <summary>It leaves no more, or its next owner takes it up.</summary>
+    public void Unfollow()
+    {
+        lock (_lock)
+        {
+            _left = true;
+            _edge.Ledger?.Unfollow(_edge.Mark.ValueOf(Generation.Tag));
+        }
+    }
+
     /// <summary>Its process is gone.</summary>
     public void End()
     {
@@ -135,7 +160,8 @@ internal sealed class Leaving
     {
         try
         {
-            _edge.Drains.Save(Curve());
+            // In turns: the last one written is the newest.
+            lock (_saving) _edge.Drains.Save(Curve());
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

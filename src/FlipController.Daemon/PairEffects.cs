@@ -17,6 +17,8 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     private static readonly TimeSpan s_firstRetry = TimeSpan.FromMilliseconds(500), s_longestRetry = TimeSpan.FromSeconds(30);
     private static readonly TimeSpan s_longestBaseline = TimeSpan.FromSeconds(1);
     private readonly CancellationTokenSource _stop = new();
+    private readonly Lock _closing = new();
+    private bool _closed;
     private readonly ConcurrentDictionary<string, Running> _running = new();
     private readonly ConcurrentDictionary<Running, bool> _unfinished = new(); // with those that were told to cease and have not yet
     private readonly ConcurrentDictionary<int, ProcessIdentity> _followed = new();
@@ -68,7 +70,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 Beside("fallback", stop => ProveFallbackAsync(prove, stop));
                 break;
             case Watch watch:
-                Leaves(watch.Undo.Previous).Enter("warm", watch.Undo.Since + edge.Options.Watch.Undo, "soft stop");
+                Drains.Begin(watch.Undo.Previous).Enter("warm", watch.Undo.Since + edge.Options.Watch.Undo, "soft stop");
                 Beside("watch", stop => _undo.RunAsync(watch, post, stop));
                 break;
             case Unwatch:
@@ -81,15 +83,16 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
             case Retire retire:
                 Beside("server state once", stop => _serverState.SaveAsync(state().Active ?? retire.Generation, stop));
                 Cease($"end {retire.Generation.Number}");
-                Leaving retired = Leaves(retire.Generation);
-                Beside($"retire {retire.Generation.Number}", stop => Leave.RetireAsync(retire, retired, _loops, post, stop));
+                Leaving retired = Drains.Begin(retire.Generation);
+                BesideUntilGone($"retire {retire.Generation.Number}", retire.Generation, stop => Leave.RetireAsync(retire, retired, _loops, post, stop));
                 break;
             case Close close when _running.ContainsKey($"end {close.Generation.Number}"):
                 break;
             case Close close:
                 Tell("progress", state().Phase.Name, $"{close.Generation} is closed: {close.Why}");
-                Leaving closed = Leaves(close.Generation);
-                Beside($"end {close.Generation.Number}", stop => Leave.CloseAsync(close, closed, stop));
+                Cease($"retire {close.Generation.Number}");
+                Leaving closed = Drains.Begin(close.Generation);
+                BesideUntilGone($"end {close.Generation.Number}", close.Generation, stop => Leave.CloseAsync(close, closed, _loops, stop));
                 break;
             case Drained drained:
                 Cease($"retire {drained.Generation.Number}");
@@ -119,9 +122,6 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         }
         return ValueTask.CompletedTask;
     }
-
-    /// <summary>From now on it is watched on its way out.</summary>
-    private Leaving Leaves(Generation generation) => Drains.Begin(generation);
 
     /// <summary>For as long as the pair is looked after.</summary>
     public void WatchDrains() => Beside("drains", Drains.RunAsync);
@@ -309,13 +309,36 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
 
     private void Beside(string key, Func<CancellationToken, Task> work)
     {
-        Cease(key);
-        var running = new Running(CancellationTokenSource.CreateLinkedTokenSource(_stop.Token));
-        _running[key] = running;
-        _unfinished[running] = true;
-        CancellationToken stop = running.Stop.Token;
-        running.Task = Task.Run(() => CarryAsync(key, running, work, stop));
+        lock (_closing)
+        {
+            // A death may be told a moment after the pair was let go: its next owner finds it dead.
+            if (_closed) return;
+            Cease(key);
+            var running = new Running(CancellationTokenSource.CreateLinkedTokenSource(_stop.Token));
+            _running[key] = running;
+            _unfinished[running] = true;
+            CancellationToken stop = running.Stop.Token;
+            running.Task = Task.Run(() => CarryAsync(key, running, work, stop));
+        }
     }
+
+    /// <summary>A step of a generation's way out that fails is done again for as long as it is on its way: nobody else would do it.</summary>
+    private void BesideUntilGone(string key, Generation generation, Func<CancellationToken, Task> work) => Beside(key, async stop =>
+    {
+        for (TimeSpan pause = s_firstRetry; ; pause = pause * 2 < s_longestRetry ? pause * 2 : s_longestRetry)
+        {
+            try
+            {
+                await work(stop);
+                return;
+            }
+            catch (Exception e) when (!stop.IsCancellationRequested && state().Retired.Any(r => r.Generation == generation))
+            {
+                edge.Log.LogError(e, "pair {Pair}: {Work} failed and is tried again in {Pause} s", edge.Name, key, pause.TotalSeconds);
+            }
+            await Task.Delay(pause, edge.Time, stop);
+        }
+    });
 
     private async Task CarryAsync(string key, Running running, Func<CancellationToken, Task> work, CancellationToken stop)
     {
@@ -364,6 +387,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
 
     public async ValueTask DisposeAsync()
     {
+        lock (_closing) _closed = true;
         await _stop.CancelAsync();
         await _serverState.SaveAsync(state().Active, CancellationToken.None);
         await Task.WhenAll(_unfinished.Keys.Select(r => r.Task));

@@ -93,12 +93,7 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
     {
         try
         {
-            return drains.Find(generation.Number) switch
-            {
-                { Session: { } session } => await session.ShowInfoAsync(stop),
-                { IsStopped: true } => null,
-                _ => await new AdminSocket(edge.PlaceOf(generation.Number).AdminSocket, s_observation).ShowInfoAsync(stop),
-            };
+            return ChannelOf(generation) is { } channel ? await channel.ShowInfoAsync(stop) : null;
         }
         catch (FlipException)
         {
@@ -198,20 +193,43 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
             .OrderByDescending(n => n.Connections).ThenBy(n => n.Network, StringComparer.Ordinal).Take(limit),
     ];
 
-    /// <summary>Closes them; one that HAProxy was told to close and did not, the kernel closes when it is asked for again.</summary>
-    public async Task<ClientsClosed> CloseAsync(Generation generation, ClientsOf of, ClientQuery query, CancellationToken stop)
+    /// <summary>
+    /// Closes them; one that HAProxy was told to close and did not, the kernel closes when it is asked for again. Whose sockets are whose
+    /// is judged when its turn comes, not when it was asked for.
+    /// </summary>
+    /// <param name="services">Only theirs; empty: every one.</param>
+    /// <param name="mayServe">Also of a generation that is not retired (any more).</param>
+    public async Task<ClientsClosed> CloseAsync(
+        Generation generation, ImmutableArray<ServicePort> services, ClientQuery query, bool mayServe, CancellationToken stop)
     {
-        foreach (int gone in _closings.Keys.Except(state().Generations.Select(g => g.Number)))
-            if (_closings.TryRemove(gone, out Closing? old)) old.Dispose();
-        Closing closing = _closings.GetOrAdd(generation.Number, _ => new Closing());
+        Closing closing = ClosingOf(generation);
         await closing.Turn.WaitAsync(stop);
         try
         {
+            PairState s = state();
+            bool isRetired = s.Retired.Any(r => r.Generation == generation);
+            if (!isRetired && !(mayServe && s.Generations.Contains(generation))) return new ClientsClosed(0, 0, 0, 0, 0, null);
+            ClientsOf of = ClientsOf(s, generation, isRetired ? "retired" : "");
+            if (!services.IsEmpty) of = of with { Ports = services };
             return await closing.Clients.CloseAsync(of, query, ChannelOf(generation), FirstSeenOf(generation), edge.Now, stop);
         }
         finally
         {
             closing.Turn.Release();
+        }
+    }
+
+    /// <summary>Connections that HAProxy was told to close and that are there still.</summary>
+    public int ToldToLeave(Generation generation) => _closings.GetValueOrDefault(generation.Number)?.Clients.Told ?? 0;
+
+    private Closing ClosingOf(Generation generation)
+    {
+        lock (_closings)
+        {
+            HashSet<int> living = [.. state().Generations.Select(g => g.Number)];
+            foreach ((int gone, Closing old) in _closings.Where(c => !living.Contains(c.Key) && c.Value.Turn.CurrentCount > 0).ToList())
+                if (_closings.TryRemove(gone, out _)) old.Dispose();
+            return _closings.GetOrAdd(generation.Number, _ => new Closing());
         }
     }
 
@@ -244,9 +262,9 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
             throw new RefusedException($"pair {edge.Name}: {serving.Generation} is the {serving.Role} one, not retired; nothing was closed; --force closes its connections too");
         int matched = 0, closed = 0, left = 0;
         string? why = null;
-        foreach ((Generation generation, string role) in members)
+        foreach (Generation generation in members.Select(m => m.Generation))
         {
-            ClientsClosed done = await CloseAsync(generation, ClientsOf(s, generation, role), query, stop);
+            ClientsClosed done = await CloseAsync(generation, [], query, force, stop);
             matched += done.Matched;
             closed += done.Closed;
             left += done.Left;

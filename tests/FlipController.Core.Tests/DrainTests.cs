@@ -178,6 +178,33 @@ public class DrainTests
     }
 
     [Fact]
+    public void One_that_is_left_of_several_is_still_the_same_drain_and_a_hold_is_not_added_to_it()
+    {
+        PairState leaving = s_steady with { Retired = [new RetiredGeneration(s_one, s_now), new RetiredGeneration(s_three, s_now)] };
+        var (s, _) = After(leaving, Ask(Slot.Blue), new GenerationDied(s_now, 1, "died"));
+        var (again, _) = After(s, Ask(Slot.Blue, request: 8));
+        Assert.Equal([7L, 8L], again.Drain!.Wish.Requests);
+        Assert.Equal(Refusal.DrainUnderWay, RefusalOf(s, Ask(Slot.Blue, hold: true)));
+    }
+
+    [Fact]
+    public void A_hold_needs_a_slot_and_one_that_was_there_before_outlives_a_drain_that_fails()
+    {
+        Assert.Equal(Refusal.NothingToHold, RefusalOf(s_steady, Ask(generation: 1, hold: true)));
+        PairState held = s_steady with { HeldSlot = Slot.Green };
+        var (s, effects) = After(held, Ask(Slot.Green, hold: true), new Prepared(s_now, s_three), new GateFailed(s_now, 3, "be/s1 is DOWN"));
+        Assert.Equal(("failed", Slot.Green), (Ended(effects).Outcome, s.HeldSlot));
+    }
+
+    [Fact]
+    public void More_retired_ones_than_there_may_be_are_closed_after_a_restart_too()
+    {
+        PairState many = s_steady with { Retired = [new RetiredGeneration(s_one, s_now), new RetiredGeneration(s_three, s_now)] };
+        var (_, effects) = After(many, new Restarted(s_now, ImmutableHashSet.Create(1, 2, 3), 2, 1));
+        Assert.Equal(1, Assert.Single(effects.OfType<Close>()).Generation.Number);
+    }
+
+    [Fact]
     public void While_a_flip_is_under_way_only_what_leaves_already_can_be_drained()
     {
         PairState gating = s_steady with

@@ -15,7 +15,7 @@ public sealed record Denied(Refusal Refusal) : Decision;
 public enum Refusal
 {
     FlipUnderWay, ReturnUnderWay, NothingToReturnTo, ReleaseUnderWay, AlreadyReleased, NothingToRelease, BusyForRelease,
-    BusyForDrain, DrainUnderWay, SlotHeld, NothingToCancel,
+    BusyForDrain, DrainUnderWay, SlotHeld, NothingToCancel, NothingToHold,
 }
 
 public static class Refusals
@@ -29,8 +29,9 @@ public static class Refusals
         Refusal.NothingToRelease => "nothing was ever started, so there is nothing to give back",
         Refusal.BusyForRelease => "a flip is under way; wait for it to end, then release",
         Refusal.BusyForDrain => "a flip is under way; wait for it to end, then drain",
-        Refusal.DrainUnderWay => "another drain is under way; wait for it to end, or say `flipctl drain PAIR --cancel`",
+        Refusal.DrainUnderWay => "another drain is under way (or the same without --hold-slot); wait for it to end, or say `flipctl drain PAIR --cancel`",
         Refusal.SlotHeld => "a slot is held for maintenance (flipctl drain --hold-slot), and the other one serves; say `flipctl undrain` first",
+        Refusal.NothingToHold => "that generation is gone, and with it the slot it had; name the slot that is to be held",
         Refusal.NothingToCancel => "no drain is under way",
         Refusal.NothingToReturnTo => "there is no previous generation to return to",
     };

@@ -14,19 +14,19 @@ public static partial class PairMachine
     {
         DrainWish wish = asked.Wish;
         ImmutableArray<int> targets = TargetsOf(s, wish);
-        if (s.Drain is { } running)
-            return running.Generations.SequenceEqual(targets) ? Joined(s, running, asked) : new Denied(Refusal.DrainUnderWay);
+        if (s.Drain is { } running) return IsTheSame(s, running, wish, targets) ? Joined(s, running, asked) : new Denied(Refusal.DrainUnderWay);
         bool leavesActive = s.Active is { } active && targets.Contains(active.Number);
         bool leavesPrevious = s.Phase.Previous is { } previous && targets.Contains(previous.Number);
         bool atRest = s.Phase is Steady or Watching;
         bool standsBy = s.Phase.Standby is { } standby && targets.Contains(standby.Number);
         if (standsBy || ((leavesActive || leavesPrevious) && !atRest)) return new Denied(Refusal.BusyForDrain);
         Slot? slot = wish.Slot ?? s.Generations.FirstOrDefault(g => targets.Contains(g.Number))?.Slot;
+        if (wish.Hold && slot is null) return new Denied(Refusal.NothingToHold);
         if (wish.Hold && !atRest && s.Phase is not (Released or Faulted)) return new Denied(Refusal.BusyForDrain);
         // Its other slot is shut: nobody could take over.
         if ((leavesActive || wish.Hold) && s.HeldSlot is { } held && held != slot) return new Denied(Refusal.SlotHeld);
 
-        var order = new DrainOrder(s.LastDrainId + 1, wish, targets, asked.At);
+        var order = new DrainOrder(s.LastDrainId + 1, wish, targets, asked.At, s.HeldSlot);
         s = s with { LastDrainId = order.Id, Drain = order, HeldSlot = wish.Hold ? slot : s.HeldSlot };
         Next next = WithDeadline(s, order, asked.At);
         s = next.State;
@@ -47,6 +47,14 @@ public static partial class PairMachine
         if (wish.Generation is { } number) return [.. s.Generations.Select(g => g.Number).Where(n => n == number)];
         if (s.Phase.Previous is { } previous) return [previous.Number];
         return [.. s.Retired.Select(r => r.Generation.Number).Order()];
+    }
+
+    /// <summary>The same words, or the same generations as far as they are still there. What it holds is no less than what is asked for.</summary>
+    private static bool IsTheSame(PairState s, DrainOrder running, DrainWish wish, ImmutableArray<int> targets)
+    {
+        if (wish.Hold && !running.Wish.Hold) return false;
+        return (wish.Slot, wish.Generation) == (running.Wish.Slot, running.Wish.Generation)
+            || targets.SequenceEqual(running.Generations.Where(n => s.Generations.Any(g => g.Number == n)));
     }
 
     /// <summary>The same asked for once more: whoever asks gets the same answer, and the newer deadline counts.</summary>
@@ -133,7 +141,7 @@ public static partial class PairMachine
     private static Next EndDrain(PairState s, DrainOrder order, string outcome, string? error, DateTimeOffset at)
     {
         bool keepsHold = outcome is "drained" or "unchanged" || !order.Wish.Hold;
-        s = s with { Drain = null, HeldSlot = keepsHold ? s.HeldSlot : null };
+        s = s with { Drain = null, HeldSlot = keepsHold ? s.HeldSlot : order.HeldBefore };
         Next next = new(s, [new AnswerDrain(order.Wish.Requests, Record(order, outcome, error, at))]);
         // A change that waited for the held slot begins.
         return !keepsHold && s.Phase is Steady && Due(s) is { } wish ? Begin(s, wish, at, null).Before([.. next.Effects]) : next;

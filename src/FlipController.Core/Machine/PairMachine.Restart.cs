@@ -25,6 +25,7 @@ public static partial class PairMachine
                 effects.Add(new Drained(retired.Generation));
             }
         }
+        effects.AddRange(PastTheBound(s));
         Phase was = s.Phase;
         Generation? active = Lives(s.Active) ? s.Active : null;
         if (s.Active is not null && active is null) s = s with { Fault = $"{s.Active} was found dead when the controller started" };

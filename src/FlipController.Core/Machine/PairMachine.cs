@@ -24,7 +24,7 @@ namespace FlipController.Core.Machine;
 /// </remarks>
 public static partial class PairMachine
 {
-    public static Decision Decide(PairState s, PairEvent e) 
+    public static Decision Decide(PairState s, PairEvent e)
     {
         Decision decision = Answered(s, e);
         return decision is Next next ? Concluded(next, e.At) : decision;

@@ -63,7 +63,9 @@ public sealed record DrainWish(
 
 /// <summary>A drain under way: the wish and what it was given.</summary>
 /// <param name="Generations">Those that must be gone for it to have ended.</param>
-public sealed record DrainOrder(int Id, DrainWish Wish, ImmutableArray<int> Generations, DateTimeOffset Started);
+/// <param name="HeldBefore">The slot that was held already when it was asked for.</param>
+public sealed record DrainOrder(
+    int Id, DrainWish Wish, ImmutableArray<int> Generations, DateTimeOffset Started, Slot? HeldBefore = null);
 
 public enum FlipTrigger { Start, Files, Operator, Rollback, Death, Adopt, Drain }
 

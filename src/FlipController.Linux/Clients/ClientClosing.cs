@@ -36,6 +36,9 @@ public sealed class ClientClosing(GenerationClients clients)
     /// <summary>By <see cref="TcpSocketId.Cookie"/>: when its streams were shut down.</summary>
     private Dictionary<ulong, DateTimeOffset> _told = [];
 
+    /// <summary>How many were told to leave and had not left when it was last looked.</summary>
+    public int Told => _told.Count;
+
     /// <param name="query">Whom; its limit is how many are closed at most, those that come first by its order.</param>
     /// <param name="haproxy">Null: it cannot be asked.</param>
     /// <exception cref="FlipException">The kernel or HAProxy could not be asked for the list; nothing was closed.</exception>
@@ -78,9 +81,10 @@ public sealed class ClientClosing(GenerationClients clients)
                     if (!meant.ContainsKey(row.Socket.Cookie)) _told[row.Socket.Cookie] = now;
             }
         }
-        int byHaproxy = rows.Count - meant.Count;
+        int byHaproxy = rows.Count - meant.Count, again = meant.Keys.Count(_told.ContainsKey);
         var (byKernel, gone, left, refused) = await clients.DestroyAsync(meant.Values, stop);
-        return new ClientsClosed(rows.Count, byHaproxy, byKernel, gone, left, left > 0 ? refused ?? why : null);
+        // Who was told before has been counted then.
+        return new ClientsClosed(rows.Count, byHaproxy, Math.Max(0, byKernel - again), gone, left, left > 0 ? refused ?? why : null);
     }
 
     /// <summary>Takes from <paramref name="meant"/> what HAProxy closes.</summary>

@@ -8,9 +8,14 @@ public sealed class AdminChannel
     private readonly Func<string, LineVisitor, CancellationToken, Task> _lines;
     private readonly Func<IReadOnlyList<string>, CancellationToken, Task<string[]>> _answers;
 
-    public AdminChannel(AdminSocket socket) => (_lines, _answers) = (socket.LinesAsync, socket.AnswersAsync);
+    private readonly Func<CancellationToken, Task<HaproxyInfo>> _info;
 
-    public AdminChannel(AdminSession session) => (_lines, _answers) = (session.LinesAsync, session.AnswersAsync);
+    public AdminChannel(AdminSocket socket) => (_lines, _answers, _info) = (socket.LinesAsync, socket.AnswersAsync, socket.ShowInfoAsync);
+
+    public AdminChannel(AdminSession session) => (_lines, _answers, _info) = (session.LinesAsync, session.AnswersAsync, session.ShowInfoAsync);
+
+    /// <inheritdoc cref="AdminSocket.ShowInfoAsync"/>
+    public Task<HaproxyInfo> ShowInfoAsync(CancellationToken stop) => _info(stop);
 
     /// <inheritdoc cref="AdminSocket.LinesAsync"/>
     public Task LinesAsync(string command, LineVisitor visit, CancellationToken stop) => _lines(command, visit, stop);

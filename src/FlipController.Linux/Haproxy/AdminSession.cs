@@ -55,6 +55,9 @@ public sealed class AdminSession : IAsyncDisposable
     /// <summary>Nothing but this session keeps the process alive.</summary>
     public static bool IsDrained(HaproxyInfo info) => info is { Stopping: true, CurrConns: 0 } && info.Jobs - info.UnstoppableJobs <= 1;
 
+    /// <summary>Nothing can be asked through it any more, and it still keeps HAProxy alive: it is to be closed.</summary>
+    public bool IsBroken => Volatile.Read(ref broken) is not null && turn.CurrentCount > 0;
+
     public async Task<HaproxyInfo> ShowInfoAsync(CancellationToken cancellation = default)
     {
         string answer = await CommandAsync("show info", cancellation);
@@ -93,7 +96,8 @@ public sealed class AdminSession : IAsyncDisposable
             if (broken is not null) throw Failure(commands[0], broken, null);
             // A line each: with ';' newer versions write one prompt for all of them (src/cli.c, cli_io_handler: "pipelined commands").
             broken = "a command before it was sent in part";
-            await stream.WriteAsync(Encoding.Latin1.GetBytes(string.Join('\n', commands) + "\n"), either.Token);
+            // Who gives up meanwhile must not leave half a command behind.
+            await stream.WriteAsync(Encoding.Latin1.GetBytes(string.Join('\n', commands) + "\n"), silence.Token);
             broken = null;
             owed += commands.Count;
             while (owed > 0)
@@ -108,7 +112,7 @@ public sealed class AdminSession : IAsyncDisposable
                         break;
                     case AdminLines.Piece.None:
                         int read = await stream.ReadAsync(lines.Room(), either.Token);
-                        if (read == 0) throw Failure(commands[0], "HAProxy closed the session", null);
+                        if (read == 0) throw Failure(commands[0], broken = "HAProxy closed the session", null);
                         lines.Added(read);
                         silence.CancelAfter(timeout);
                         break;

@@ -33,13 +33,14 @@ public sealed class DrainLog
         {
             return JsonSerializer.Deserialize(File.ReadAllBytes(PathOf(generation)), DrainLogJson.Default.DrainCurve);
         }
-        catch (Exception e) when (e is FileNotFoundException or JsonException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or JsonException)
         {
             return null;
         }
     }
 
     /// <summary>Oldest first.</summary>
+    /// <exception cref="IOException">The directory cannot be read.</exception>
     public ImmutableArray<DrainCurve> All() => [.. Numbers().Select(Read).OfType<DrainCurve>()];
 
     private int[] Numbers() =>
