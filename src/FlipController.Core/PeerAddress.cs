@@ -91,7 +91,8 @@ public sealed record PeerFilter(PeerAddress Address, int Prefix, int? Port)
         bool brackets = text.StartsWith('[') && text.EndsWith(']');
         string bare = brackets ? text[1..^1] : text;
         if (bare.Contains('[', StringComparison.Ordinal) || !IPAddress.TryParse(bare, out IPAddress? parsed)) return false;
-        if (parsed.AddressFamily == AddressFamily.InterNetwork ? brackets || bare.Split('.').Length != 4 : bare.Contains('%', StringComparison.Ordinal)) return false;
+        // 010.0.0.1 is 8.0.0.1 to some and 10.0.0.1 to others: refused.
+        if (parsed.AddressFamily == AddressFamily.InterNetwork ? brackets || parsed.ToString() != bare : bare.Contains('%', StringComparison.Ordinal)) return false;
         address = PeerAddress.Of(parsed);
         return true;
     }

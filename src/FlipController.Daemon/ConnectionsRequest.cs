@@ -17,13 +17,16 @@ internal sealed record ConnectionsRequest(ClientQuery Query, int? Generation)
         List<string> faults = [.. query.Keys.Except(s_keys).Select(k => $"there is no filter \"{k}\"; there are {string.Join(", ", s_keys)}")];
         int? generation = Number("generation", 1, int.MaxValue);
         var parsed = new ClientQuery(
-            PeerOf(query["peer"], faults), query["service"], OlderOf(query["older"], faults), OrderOf(query["sort"], faults),
-            Number("limit", 0, MostRows) ?? DefaultLimit, PrefixesOf(query.ContainsKey("networks") ? query["networks"].ToString() : null, faults));
+            PeerOf(Text("peer"), faults), ServiceOf(Text("service"), faults), OlderOf(Text("older"), faults), OrderOf(Text("sort"), faults),
+            Number("limit", 0, MostRows) ?? DefaultLimit, PrefixesOf(Text("networks"), faults));
         return faults.Count == 0 ? new ConnectionsRequest(parsed, generation) : throw Faulty(faults);
+
+        // A filter that is there and empty is a slip (a variable without a value), and must not mean everybody.
+        string? Text(string key) => query.ContainsKey(key) ? query[key].ToString() : null;
 
         int? Number(string key, int least, int most)
         {
-            if (query[key].ToString() is not { Length: > 0 } text) return null;
+            if (Text(key) is not { } text) return null;
             if (int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int n) && n >= least && n <= most) return n;
             faults.Add($"{key} \"{text}\" must be a number from {least} to {most}");
             return null;
@@ -37,21 +40,28 @@ internal sealed record ConnectionsRequest(ClientQuery Query, int? Generation)
         if (request.Peer is null && request.Older is null && request.Service is null && request.Generation is null)
             faults.Add("which connections must be said: peer, older, service or generation");
         var query = new ClientQuery(
-            PeerOf(request.Peer, faults), request.Service, OlderOf(request.Older, faults), ClientOrder.Idle, int.MaxValue);
+            PeerOf(request.Peer, faults), ServiceOf(request.Service, faults), OlderOf(request.Older, faults), ClientOrder.Idle, int.MaxValue);
         return faults.Count == 0 ? query : throw Faulty(faults);
     }
 
     private static PeerFilter? PeerOf(string? text, List<string> faults)
     {
-        if (string.IsNullOrEmpty(text)) return null;
+        if (text is null) return null;
         if (PeerFilter.TryParse(text, out PeerFilter? peer)) return peer;
         faults.Add($"peer \"{text}\" must be ADDRESS, ADDRESS:PORT, [ADDRESS]:PORT or ADDRESS/PREFIX");
         return null;
     }
 
+    private static string? ServiceOf(string? text, List<string> faults)
+    {
+        if (text is not null && !ushort.TryParse(text.TrimStart(':'), NumberStyles.None, CultureInfo.InvariantCulture, out _) && !Service.TryParse(text, out _))
+            faults.Add($"service \"{text}\" must be a front address, such as :80 or 10.0.0.1:443");
+        return text;
+    }
+
     private static TimeSpan? OlderOf(string? text, List<string> faults)
     {
-        if (string.IsNullOrEmpty(text)) return null;
+        if (text is null) return null;
         if (Durations.TryParse(text, out TimeSpan older)) return older;
         faults.Add($"older \"{text}\" must be a duration such as 30s, 10m or 1h");
         return null;
@@ -59,7 +69,7 @@ internal sealed record ConnectionsRequest(ClientQuery Query, int? Generation)
 
     private static ClientOrder OrderOf(string? text, List<string> faults)
     {
-        if (string.IsNullOrEmpty(text)) return ClientOrder.Idle;
+        if (text is null) return ClientOrder.Idle;
         if (Enum.GetNames<ClientOrder>().FirstOrDefault(n => n.Equals(text, StringComparison.OrdinalIgnoreCase)) is { } name)
             return Enum.Parse<ClientOrder>(name);
         faults.Add($"sort \"{text}\" must be idle, age, bytes or peer");

@@ -40,10 +40,11 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
             leaving.Mark("deadline", "its deadline came; it is kept (drain.at_deadline)");
             return;
         }
-        ImmutableSortedDictionary<string, DateTimeOffset>? differing = deadlines.Length == 1 ? null : deadlines
-            .SelectMany(d => d.Services.Select(s => KeyValuePair.Create(s.Service.ToString(), d.At))).ToImmutableSortedDictionary();
-        foreach (DrainDeadline deadline in deadlines)
+        for (int i = 0; i < deadlines.Length; i++)
         {
+            DrainDeadline deadline = deadlines[i];
+            ImmutableSortedDictionary<string, DateTimeOffset>? differing = i == deadlines.Length - 1 ? null : deadlines[i..]
+                .SelectMany(d => d.Services.Select(s => KeyValuePair.Create(s.Service.ToString(), d.At))).ToImmutableSortedDictionary();
             string what = deadline.Services.IsEmpty ? "what is left" : string.Join(", ", deadline.Services.Select(s => s.Service));
             leaving.Enter("draining", deadline.At, $"{what} is closed over {Durations.Format(edge.Options.Drain.Spread)}", differing);
             await UntilAsync(deadline.At, stop);
@@ -191,7 +192,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
         if (await HeldAsync(effect.Generation, stop) - ledger.ToldToLeave(effect.Generation) is > 0 and int left)
         {
             leaving.CountClosed(left);
-            leaving.Mark("ending", $"{left} connections end with their process");
+            leaving.Mark("ending", $"{left} {(left == 1 ? "connection ends" : "connections end")} with the process");
         }
         await leaving.LetGoAsync();
         await EndAsync(edge, ProcessIdentity.Of(effect.Generation), stop);
@@ -318,11 +319,11 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     }
 
     /// <summary>At rest: whatever in the kernel and under the runtime directory belongs to no living generation of the pair goes.</summary>
-    public async Task SweepAsync(PairState state, CancellationToken stop)
+    public async Task SweepAsync(PairState state, Func<int, bool> isMade, CancellationToken stop)
     {
         HashSet<int> known = [.. state.Generations.Select(g => g.Number)];
         // A higher number is of a flip that began after this look at the state.
-        bool Belongs(int number) => known.Contains(number) || number > state.LastNumber;
+        bool Belongs(int number) => known.Contains(number) || number > state.LastNumber || isMade(number);
         foreach (int number in edge.Redirect.Generations(edge.Name).Where(n => !Belongs(n))) Forget(edge, number);
         foreach (int number in GenerationPlace.Numbers(edge.Runtime, edge.Name).Where(n => !Belongs(n))) await EndAsync(edge, number, stop);
         edge.Store.PruneSnapshots(n => Belongs(n) || n == state.LastGood || n == state.BeforeLast);

@@ -11,7 +11,7 @@ internal static class DrainPlan
     public static ImmutableArray<string> Steps(PairState s, DrainWish wish, PairOptions options, DateTimeOffset now)
     {
         Decision decision = PairMachine.Decide(s, new DrainAsked(now, wish));
-        if (decision is Denied denied) throw new RefusedException($"pair {s.Pair}: {denied.Refusal.Sentence()}");
+        if (decision is Denied denied) throw new RefusedException($"pair {s.Pair}: {denied.Refusal.Sentence(s.Pair)}");
         var next = (Next)decision;
         if (next.State.Drain is not { } order) return [.. Held(next.State, wish), "there is nothing to drain"];
         var steps = ImmutableArray.CreateBuilder<string>();
@@ -39,7 +39,7 @@ internal static class DrainPlan
         ImmutableArray<DrainDeadline> deadlines = DrainDeadline.Of(
             options.Drain, generation.Ports, since, wish.Deadline is { } d ? now + d : retired?.ClosesAt);
         if (deadlines.IsEmpty) return $"what is connected to {generation} is waited for without end (drain.at_deadline: keep)";
-        IEnumerable<string> parts = deadlines.Select(x =>
+        IEnumerable<string> parts = deadlines.Where(x => x.At > now || x.Services.IsEmpty).Select(x =>
             $"{(x.Services.IsEmpty ? "what is left" : string.Join(", ", x.Services.Select(p => p.Service)))} after {Rounded(x.At - now)}");
         return $"still connected to {generation} is closed over {Durations.Format(options.Drain.Spread)}, the longest idle first: "
             + $"{string.Join("; ", parts)}; then its process ends";

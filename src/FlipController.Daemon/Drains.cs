@@ -18,9 +18,14 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
     private static readonly TimeSpan s_longestDelivery = TimeSpan.FromSeconds(60), s_longestDoubt = TimeSpan.FromSeconds(5);
     private const int Few = 5;
     private readonly ConcurrentDictionary<int, Leaving> _leaving = new();
+    private readonly ConcurrentDictionary<int, int> _closed = new(); // of those that have left
     private readonly SemaphoreSlim _begun = new(0);
 
     public Leaving? Find(int generation) => _leaving.GetValueOrDefault(generation);
+
+    /// <summary>How many of its connections the controller has closed.</summary>
+    public int ClosedOf(int generation) => Find(generation)?.Status.Closed
+        ?? (_closed.TryGetValue(generation, out int closed) ? closed : edge.Drains.Read(generation)?.Closed ?? 0);
 
     /// <summary>From now on it is watched; the same again finds it watched already.</summary>
     public Leaving Begin(Generation generation)
@@ -37,6 +42,7 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
         if (!_leaving.TryGetValue(generation, out Leaving? leaving)) return;
         // Written down before it is forgotten: whoever asks finds it in one place or the other.
         if (gone) leaving.End();
+        _closed[generation] = leaving.Status.Closed;
         _leaving.TryRemove(generation, out _);
         leaving.Unfollow();
         await leaving.LetGoAsync();
@@ -65,7 +71,7 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
                 // Active again, or dead before it was told to stop: it does not leave, or has left.
                 if (s.Phase.Previous?.Number != generation.Number && !s.Retired.Any(r => r.Generation.Number == generation.Number))
                 {
-                    await EndAsync(generation.Number, gone: false);
+                    await EndAsync(generation.Number, gone: leaving.IsStopped && !ProcessIdentity.Of(generation).IsAlive);
                     continue;
                 }
                 if (await CountAsync(leaving, stop) is not { } count) continue; // the next look may do better
@@ -143,7 +149,9 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
     public async Task DeliveredAsync(Generation generation, CancellationToken stop)
     {
         long began = edge.Time.GetTimestamp();
-        while (edge.Time.GetElapsedTime(began) is var waited && waited < s_longestDelivery)
+        // Past its deadline nobody waits for a client that does not read.
+        TimeSpan longest = Find(generation.Number)?.Status.Step == "ending" ? s_longestDoubt : s_longestDelivery;
+        while (edge.Time.GetElapsedTime(began) is var waited && waited < longest)
         {
             ClientSockets seen = await SeenAsync(generation, stop);
             if (seen.Orphans == 0 && (seen.OrphansOfUnknown == 0 || waited > s_longestDoubt)) return;

@@ -42,10 +42,21 @@ internal sealed partial class Pair
 
     public async Task<DrainAnswer> CancelDrainAsync(UndrainRequest request)
     {
+        Slot? held = State.HeldSlot;
         DrainRecord drain = await _loop.AskAsync<DrainRecord>(id => new DrainCancelled(_edge.Now, request.Reason, id));
-        int[] leaving = [.. State.Retired.Select(r => r.Generation.Number).Where(drain.Generations.Contains)];
-        string? remark = leaving.Length == 0 ? null
-            : $"generation {string.Join(", ", leaving)} has stopped listening already and goes on leaving, with the configured deadline";
+        PairState now = State;
+        int[] leaving = [.. now.Retired.Select(r => r.Generation.Number).Where(drain.Generations.Contains)];
+        string? remark = leaving.Length > 0
+            ? $"generation {string.Join(", ", leaving)} has stopped listening already and goes on leaving, with the configured deadline"
+            : now.Phase switch
+            {
+                Switching { Run.Wish.Trigger: FlipTrigger.Drain } w => $"NEW connections move to {w.Candidate} at this moment; `flipctl rollback {Name}` returns them",
+                Watching { Undo.Run.Wish.Trigger: FlipTrigger.Drain } w =>
+                    $"NEW connections go to {now.Active} already; within its undo window `flipctl rollback {Name}` returns them to {w.Undo.Previous}",
+                _ => null,
+            };
+        if (held is not null && now.HeldSlot is null)
+            remark = $"{(remark is null ? "" : remark + "; ")}the {held.Value.Name()} slot is not held any more";
         return new DrainAnswer(Name, drain, Remark: remark);
     }
 

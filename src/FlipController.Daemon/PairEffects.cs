@@ -128,7 +128,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
 
     private void Tell(AnswerDrain told)
     {
-        DrainRecord drain = told.Drain with { Closed = told.Drain.Generations.Sum(n => Drains.Find(n)?.Status.Closed ?? edge.Drains.Read(n)?.Closed ?? 0) };
+        DrainRecord drain = told.Drain with { Closed = told.Drain.Generations.Sum(Drains.ClosedOf) };
         answer(told.Requests, drain);
         if (drain.Outcome is "unchanged" or "undrained") return;
         string what = drain.Slot?.Name() ?? string.Join(", ", drain.Generations);
@@ -303,7 +303,8 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     /// <summary>At rest, removes what belongs to nobody, and gives back the memory the flip took.</summary>
     public void Sweep(PairState now) => Beside("sweep", async stop =>
     {
-        await Leave.SweepAsync(now, stop);
+        // What is being made has no owner in the state yet, or no longer; it is cleaned up when that has ended.
+        await Leave.SweepAsync(now, n => _running.ContainsKey(PrepareKey(n)), stop);
         Memory.GiveBack();
     });
 

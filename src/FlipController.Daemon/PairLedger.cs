@@ -14,7 +14,7 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
 {
     /// <summary>So few connections that HAProxy may be asked for its streams whenever somebody looks.</summary>
     private const int FewConnections = 2000;
-    private static readonly TimeSpan s_observation = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_observation = TimeSpan.FromSeconds(1), s_fresh = TimeSpan.FromSeconds(3);
 
     private readonly ConcurrentDictionary<int, Closing> _closings = new();
 
@@ -67,11 +67,11 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
             Leaving? leaving = drains.Find(generation.Number);
             int? streams = leaving is not null && info is { CurrConns: > 0 and <= FewConnections } ? await StreamsAsync(generation, stop) : null;
             var witnesses = new Witnesses(
-                conntrack[generation.Number], seen, info?.CurrConns, streams, leaving?.IsStopped == true,
+                conntrack[generation.Number], seen, CurrConns(generation, info), streams, leaving?.IsStopped == true,
                 TableEntries: (int?)fill?.Entries, TableLimit: (int?)fill?.Limit);
             ImmutableArray<string> why = WitnessComparison.Explain(witnesses);
             counts[generation.Number] = new ConnectionCounts(
-                conntrack[generation.Number], seen?.Total, info?.CurrConns, why.IsEmpty ? null : why);
+                conntrack[generation.Number], seen?.Total, CurrConns(generation, info), why.IsEmpty ? null : why);
         }
         return counts;
     }
@@ -102,6 +102,10 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
         }
     }
 
+    /// <summary>One whose process is gone has none, whatever the kernel still delivers for it.</summary>
+    private static int? CurrConns(Generation generation, HaproxyInfo? info) =>
+        info?.CurrConns ?? (ProcessIdentity.Of(generation).IsAlive ? null : 0);
+
     private async Task<int?> StreamsAsync(Generation generation, CancellationToken stop)
     {
         try
@@ -118,7 +122,7 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
     private Dictionary<int, int?> Remembered(Generation[] generations)
     {
         var live = generations.ToDictionary(
-            g => g.Number, g => edge.Ledger?.CountOf(edge.Mark.ValueOf(g.Tag)) is { IsCurrent: true } count ? count.Live : (int?)null);
+            g => g.Number, g => edge.Ledger?.CountOf(edge.Mark.ValueOf(g.Tag)) is { IsCurrent: true } count && edge.Now - count.AsOf < s_fresh ? count.Live : (int?)null);
         Generation[] rest = [.. generations.Where(g => live[g.Number] is null)];
         if (rest.Length == 0) return live;
         try
@@ -141,6 +145,7 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
         Member[] members = [.. Members(s).Where(m => only is null || m.Generation.Number == only)];
         if (only is not null && members.Length == 0)
             throw new UsageException($"pair {edge.Name}: there is no generation {only}; there are {string.Join(", ", Members(s).Select(m => m.Generation.Number).Order())}");
+        RefuseUnknown(query, members);
         using var sockets = new SockDiag();
         var clients = new GenerationClients(sockets);
         IReadOnlyDictionary<int, int?> conntrack = Remembered([.. members.Select(m => m.Generation)]);
@@ -159,15 +164,23 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
             networks.AddRange(found.Networks ?? []);
             bool stopping = drains.Find(generation.Number)?.IsStopped == true;
             ImmutableArray<string> why = WitnessComparison.Explain(new Witnesses(
-                conntrack[generation.Number], found.Sockets, info?.CurrConns, found.Streams, stopping,
+                conntrack[generation.Number], found.Sockets, CurrConns(generation, info), found.Streams, stopping,
                 TableEntries: (int?)fill?.Entries, TableLimit: (int?)fill?.Limit));
             generations.Add(new GenerationConnections(generation.Number, generation.Slot.Name(), role,
-                new ConnectionCounts(conntrack[generation.Number], found.Total, info?.CurrConns, why.IsEmpty ? null : why)));
+                new ConnectionCounts(conntrack[generation.Number], found.Total, CurrConns(generation, info), why.IsEmpty ? null : why)));
         }
         rows.Sort(ClientQuery.Comparison(query.Order));
         return new ConnectionsReport(
             edge.Name, edge.Now, generations.ToImmutable(), total, matched, [.. rows.Take(query.Limit)],
             query.Networks is null ? null : Summed(networks, query.Limit));
+    }
+
+    /// <summary>A front address that nobody has is a slip, and must not look as if nobody were there.</summary>
+    private void RefuseUnknown(ClientQuery query, Member[] members)
+    {
+        Service[] services = [.. members.SelectMany(m => m.Generation.Ports).Select(p => p.Service).Distinct()];
+        if (members.Length > 0 && query.Service is { } named && !services.Any(s => ClientQuery.MatchesService(named, s)))
+            throw new UsageException($"pair {edge.Name}: there is no front address {named}; there are {string.Join(", ", services.Select(s => s.ToString()).Order(StringComparer.Ordinal))}; nothing was done");
     }
 
     private async Task<ClientsFound> FindAsync(
@@ -260,6 +273,7 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
             throw new UsageException($"pair {edge.Name}: there is no generation {only}; nothing was closed");
         if (members.FirstOrDefault(m => m.Role != "retired") is { } serving && !force)
             throw new RefusedException($"pair {edge.Name}: {serving.Generation} is the {serving.Role} one, not retired; nothing was closed; --force closes its connections too");
+        RefuseUnknown(query, members);
         int matched = 0, closed = 0, left = 0;
         string? why = null;
         foreach (Generation generation in members.Select(m => m.Generation))

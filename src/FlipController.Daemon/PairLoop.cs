@@ -61,7 +61,7 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
     {
         foreach (TaskCompletionSource<object> waiting in _waiting.Values)
             waiting.TrySetException(new FlipException(
-                $"pair {State.Pair}: the daemon stops; what was under way is taken up at its next start"));
+                $"pair {State.Pair}: the daemon stops, or has read its configuration again; what was under way goes on, and can be asked for again"));
     }
 
     private async Task HandleAsync(PairEvent e)
@@ -73,9 +73,9 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
                 Log.Ignored(log, before.Pair, e.Kind, before.Phase.Name, ignored.Why);
                 break;
             case Denied denied:
-                Log.Denied(log, before.Pair, e.Kind, before.Phase.Name, denied.Refusal.Sentence());
+                Log.Denied(log, before.Pair, e.Kind, before.Phase.Name, denied.Refusal.Sentence(before.Pair));
                 foreach (long request in Requests(e))
-                    Fail(request, new RefusedException($"pair {State.Pair}: {denied.Refusal.Sentence()}"));
+                    Fail(request, new RefusedException($"pair {State.Pair}: {denied.Refusal.Sentence(before.Pair)}"));
                 break;
             case Next next:
                 if (!Saved(before, e, next)) return;

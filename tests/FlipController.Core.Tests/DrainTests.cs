@@ -123,8 +123,8 @@ public class DrainTests
         (s, effects) = After(s, new DrainCancelled(s_now, null, 9));
         Assert.Null(Assert.Single(effects.OfType<Retire>()).ClosesAt);
         Assert.Null(s.Retired[0].ClosesAt);
-        Assert.Equal([[7], [9]], effects.OfType<AnswerDrain>().Select(a => a.Requests.ToArray()));
-        Assert.All(effects.OfType<AnswerDrain>(), a => Assert.Equal("cancelled", a.Drain.Outcome));
+        Assert.Equal([7L, 9L], Assert.Single(effects.OfType<AnswerDrain>()).Requests);
+        Assert.Equal("cancelled", Ended(effects).Outcome);
     }
 
     [Fact]

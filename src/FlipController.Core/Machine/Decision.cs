@@ -20,6 +20,9 @@ public enum Refusal
 
 public static class Refusals
 {
+    /// <summary>With the pair's name where a command is to be said.</summary>
+    public static string Sentence(this Refusal refusal, string pair) => refusal.Sentence().Replace("PAIR", pair, StringComparison.Ordinal);
+
     public static string Sentence(this Refusal refusal) => refusal switch
     {
         Refusal.FlipUnderWay => "a flip is under way and has not moved anything yet; wait for it to end, then roll back",
@@ -30,7 +33,7 @@ public static class Refusals
         Refusal.BusyForRelease => "a flip is under way; wait for it to end, then release",
         Refusal.BusyForDrain => "a flip is under way; wait for it to end, then drain",
         Refusal.DrainUnderWay => "another drain is under way (or the same without --hold-slot); wait for it to end, or say `flipctl drain PAIR --cancel`",
-        Refusal.SlotHeld => "a slot is held for maintenance (flipctl drain --hold-slot), and the other one serves; say `flipctl undrain` first",
+        Refusal.SlotHeld => "a slot is held for maintenance (flipctl drain --hold-slot), and the other one serves; say `flipctl undrain PAIR` first",
         Refusal.NothingToHold => "that generation is gone, and with it the slot it had; name the slot that is to be held",
         Refusal.NothingToCancel => "no drain is under way",
         Refusal.NothingToReturnTo => "there is no previous generation to return to",

@@ -94,6 +94,7 @@ public static partial class PairMachine
     private static Decision CancelDrain(PairState s, DrainCancelled asked)
     {
         if (s.Drain is not { } order) return new Denied(Refusal.NothingToCancel);
+        order = order with { Wish = order.Wish with { Requests = order.Wish.Requests.Add(asked.Request) } };
         Next given = EndDrain(s, order, "cancelled", asked.Reason, asked.At);
         s = given.State;
         // Its flip has not moved anything: it is given up. Once it has, the undo window is the way back.
@@ -106,10 +107,9 @@ public static partial class PairMachine
         };
         Next rearmed = order.Wish.Deadline is null ? new Next(next.State, [])
             : Rearmed(next.State, r => order.Generations.Contains(r.Generation.Number), null);
-        DrainRecord record = Record(order, "cancelled", asked.Reason, asked.At);
         return new Next(
             rearmed.State with { Fault = next.State.Fault == "its drain was cancelled" ? null : next.State.Fault },
-            [.. given.Effects, .. next.Effects, .. rearmed.Effects, new AnswerDrain([asked.Request], record)]);
+            [.. given.Effects, .. next.Effects, .. rearmed.Effects]);
     }
 
     private static Next Undrain(PairState s, Undrained asked)

@@ -16,7 +16,9 @@ public static partial class OutputFile
         string? beside = null;
         try
         {
-            string place = File.ResolveLinkTarget(path, returnFinalTarget: true)?.FullName ?? Path.GetFullPath(path);
+            // Asked about what is not there, ResolveLinkTarget throws.
+            string place = new FileInfo(path).LinkTarget is null ? Path.GetFullPath(path)
+                : File.ResolveLinkTarget(path, returnFinalTarget: true)?.FullName ?? Path.GetFullPath(path);
             UnixFileMode? mode = null;
             if (Path.Exists(place))
             {

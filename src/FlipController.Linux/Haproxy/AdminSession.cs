@@ -20,6 +20,7 @@ public sealed class AdminSession : IAsyncDisposable
     /// <summary>Answers that have not ended: those of the present caller, and of earlier ones that gave up.</summary>
     private int owed;
     private string? broken;
+    private bool overdue;
 
     private AdminSession(NetworkStream stream, string path, TimeSpan timeout) =>
         (this.stream, this.path, this.timeout) = (stream, path, timeout);
@@ -87,13 +88,17 @@ public sealed class AdminSession : IAsyncDisposable
     private async Task AskAsync(IReadOnlyList<string> commands, Action<int, ReadOnlySpan<byte>> visit, CancellationToken cancellation)
     {
         if (commands.Count == 0) return;
-        await turn.WaitAsync(cancellation);
+        if (!await turn.WaitAsync(timeout, cancellation))
+            throw Failure(commands[0], $"it has not answered another question for {timeout.TotalSeconds:0.###} s", null);
         // HAProxy may take long for a long answer, but not be silent for long.
         using var silence = new CancellationTokenSource(timeout);
         using var either = CancellationTokenSource.CreateLinkedTokenSource(silence.Token, cancellation);
         try
         {
             if (broken is not null) throw Failure(commands[0], broken, null);
+            // It owes an answer that is overdue: until it says something nobody else need wait for it.
+            if (overdue && !stream.DataAvailable) throw Failure(commands[0], $"it has not answered for {timeout.TotalSeconds:0.###} s", null);
+            overdue = false;
             // A line each: with ';' newer versions write one prompt for all of them (src/cli.c, cli_io_handler: "pipelined commands").
             broken = "a command before it was sent in part";
             // Who gives up meanwhile must not leave half a command behind.
@@ -121,6 +126,7 @@ public sealed class AdminSession : IAsyncDisposable
         }
         catch (OperationCanceledException) when (silence.IsCancellationRequested && !cancellation.IsCancellationRequested)
         {
+            overdue = true;
             throw Failure(commands[0], $"no answer within {timeout.TotalSeconds:0.###} s", null);
         }
         catch (Exception e) when (e is IOException or ObjectDisposedException)
