@@ -232,7 +232,8 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
                 if (held == 0) return;
                 int open = Math.Max(0, held - ledger.ToldToLeave(generation));
                 TimeSpan left = edge.Options.Drain.Spread - edge.Time.GetElapsedTime(began), next = GentleClosing.NextStep(open, left);
-                int due = GentleClosing.DueNow(open, left, next);
+                // At the end everybody: some of those that were told have left since, and do not count twice.
+                int due = left <= TimeSpan.Zero ? held : GentleClosing.DueNow(open, left, next);
                 // With none due it only looks who of those that were told has left.
                 if (due > 0 || open == 0)
                 {

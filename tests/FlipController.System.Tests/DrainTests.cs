@@ -137,16 +137,17 @@ public sealed class DrainTests
     [Fact(Timeout = 90_000)]
     public async Task Each_service_has_its_own_deadline()
     {
-        await using PairUnderTest pair = await StartAsync(s_byHand with { Drain = "{ deadline: 10m, services: { \"[::]:80 v6only\": 1s }, spread: 1s }" });
+        await using PairUnderTest pair = await StartAsync(s_byHand with { Drain = "{ deadline: 10m, services: { \"[::]:80 v6only\": 3s }, spread: 1s }" });
         HeldConnection v4 = await pair.HoldAsync(), v6 = await pair.HoldAsync(pair.Services[1]);
         pair.Write(Config("v2"));
         await pair.FlipAsync();
+        await pair.UntilAsync(s => s.Retired is [{ Leaving.Deadlines: { } d }] && d.ContainsKey("[::]:80 v6only"), "the deadline of IPv6 should be told");
         await pair.UntilAsync(s => s.Retired is [{ Leaving.Closed: 1 }], "what came by IPv6 should be closed");
 
         Assert.False(await v6.EchoesAsync());
         Assert.True(await v4.EchoesAsync());
         PairStatus status = await pair.UntilAsync(s => s.Retired is [{ Leaving.Step: "draining" }], "the rest should drain on");
-        Assert.True(status.Retired[0].Leaving!.Deadlines!.ContainsKey("[::]:80 v6only"));
+        Assert.Null(status.Retired[0].Leaving!.Deadlines);
         Assert.InRange(status.Retired[0].Closes!.Value - DateTimeOffset.UtcNow, TimeSpan.FromMinutes(9), TimeSpan.FromMinutes(10));
         Assert.Contains((await pair.DrainCurveAsync(1)).Marks, m => m.Kind == "deadline");
     }

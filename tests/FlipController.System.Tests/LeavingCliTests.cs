@@ -185,7 +185,7 @@ public sealed class LeavingCliTests : IDisposable
         // But for the terminal's own opening words.
         Assert.DoesNotContain("\u001b[J", ran.Output);
         Assert.Contains("edge  steady     300 connections\n", ran.Output);
-        Assert.DoesNotContain("299", ran.Output);
+        Assert.DoesNotContain("299 connections", ran.Output); // the first line names a pid, which may be any number
     }
 
     [Theory(Timeout = Limit)]
