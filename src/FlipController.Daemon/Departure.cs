@@ -188,8 +188,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
         leaving.Mark("closing", effect.Why);
         await CloseGentlyAsync(leaving, [], stop);
         leaving.Enter("ending", edge.Now + s_politeEnd, "SIGKILL");
-        await ledger.CloseAsync(effect.Generation, [], new ClientQuery(Limit: 0), mayServe: false, stop); // who was told and is there still
-        if (await HeldAsync(effect.Generation, stop) - ledger.ToldToLeave(effect.Generation) is > 0 and int left)
+        if (await UntoldAsync(effect.Generation, stop) is > 0 and int left)
         {
             leaving.CountClosed(left);
             leaving.Mark("ending", $"{left} {(left == 1 ? "connection ends" : "connections end")} with the process");
@@ -206,6 +205,21 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
             return (await new GenerationClients(sockets).CountAsync(PairLedger.ClientsOf(state(), generation, ""), null, stop)).Held;
         }
         catch (KernelException)
+        {
+            return 0; // Only for the record.
+        }
+    }
+
+    /// <summary>Who is there still and was never told to leave.</summary>
+    private async Task<int> UntoldAsync(Generation generation, CancellationToken stop)
+    {
+        try
+        {
+            // None is closed: it is looked who of those that were told has left.
+            await ledger.CloseAsync(generation, [], new ClientQuery(Limit: 0), mayServe: false, stop);
+            return await HeldAsync(generation, stop) - ledger.ToldToLeave(generation);
+        }
+        catch (FlipException)
         {
             return 0; // Only for the record.
         }
@@ -247,8 +261,9 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
                 if (left <= TimeSpan.Zero) return;
                 await Task.Delay(next < left ? next : left, edge.Time, stop);
             }
-            catch (FlipException e) when (edge.Time.GetElapsedTime(began) < edge.Options.Drain.Spread)
+            catch (FlipException e)
             {
+                if (edge.Time.GetElapsedTime(began) >= edge.Options.Drain.Spread) return; // They end with the process.
                 if (told != e.Message)
                     edge.Log.LogWarning("pair {Pair}: the connections of {Generation} cannot be closed one by one now: {Why}; it is tried again until {Until:HH:mm:ss}",
                         edge.Name, generation, e.Message, until.ToLocalTime());
