@@ -13,9 +13,11 @@ namespace FlipController.Linux.Clients;
 /// <param name="Gone">They were closed by themselves meanwhile.</param>
 /// <param name="Left">Neither could be done: they end with the process.</param>
 /// <param name="Why">Why they are left; null: none is.</param>
-public sealed record ClientsClosed(int Matched, int ByHaproxy, int ByKernel, int Gone, int Left, string? Why)
+/// <param name="Again">Of those that the kernel was to close: HAProxy had been told before, and they were counted then.</param>
+public sealed record ClientsClosed(int Matched, int ByHaproxy, int ByKernel, int Gone, int Left, string? Why, int Again = 0)
 {
-    public int Closed => ByHaproxy + ByKernel;
+    /// <summary>Each counted once, whatever it took.</summary>
+    public int Closed => ByHaproxy + Math.Max(0, ByKernel - Again);
 }
 
 /// <summary>
@@ -83,8 +85,7 @@ public sealed class ClientClosing(GenerationClients clients)
         }
         int byHaproxy = rows.Count - meant.Count, again = meant.Keys.Count(_told.ContainsKey);
         var (byKernel, gone, left, refused) = await clients.DestroyAsync(meant.Values, stop);
-        // Who was told before has been counted then.
-        return new ClientsClosed(rows.Count, byHaproxy, Math.Max(0, byKernel - again), gone, left, left > 0 ? refused ?? why : null);
+        return new ClientsClosed(rows.Count, byHaproxy, byKernel, gone, left, left > 0 ? refused ?? why : null, again);
     }
 
     /// <summary>Takes from <paramref name="meant"/> what HAProxy closes.</summary>

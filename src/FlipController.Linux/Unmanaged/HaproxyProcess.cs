@@ -45,12 +45,27 @@ internal sealed record HaproxyProcess(ProcessIdentity Identity, int Parent, uint
                 if (line.StartsWith("PPid:", StringComparison.Ordinal)) parent = int.Parse(line.AsSpan(5), CultureInfo.InvariantCulture);
                 if (line.StartsWith("Uid:", StringComparison.Ordinal)) uid = uint.Parse(line.Split('\t')[1], CultureInfo.InvariantCulture);
             }
-            return new HaproxyProcess(identity, parent, uid, executable, [.. Strings($"{place}/cmdline").Skip(1)]);
+            return new HaproxyProcess(identity, parent, uid, executable, [.. CommandLine(place).Skip(1)]);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             return null;
         }
+    }
+
+    /// <summary>
+    /// A master executes itself anew right after its start and at every reload (src/mworker.c, mworker_reexec), and for an instant of
+    /// execve(2) a process has no arguments; no HAProxy runs without any.
+    /// </summary>
+    private static string[] CommandLine(string place)
+    {
+        string[] words = Strings($"{place}/cmdline");
+        for (int i = 0; words.Length == 0 && i < 40; i++)
+        {
+            Thread.Sleep(5);
+            words = Strings($"{place}/cmdline");
+        }
+        return words;
     }
 
     public static IEnumerable<int> Pids()

@@ -44,7 +44,7 @@ public sealed class ClientClosingTests
         Assert.Equal(1, (await place.CountAsync(old, shared: true)).Total);
         Assert.Equal(new ClientsClosed(0, 0, 0, 0, 0, null),
             await closing.CloseAsync(old.Of(1, true), new ClientQuery(Limit: int.MaxValue), channel, null, DateTimeOffset.UtcNow, Stop));
-        Assert.Equal(new ClientsClosed(1, 0, 1, 0, 0, null),
+        Assert.Equal(new ClientsClosed(1, 0, 1, 0, 0, null, Again: 1),
             await closing.CloseAsync(old.Of(1, true), new ClientQuery(Limit: int.MaxValue), channel, null, DateTimeOffset.UtcNow + ClientClosing.Grace, Stop));
         await FlipController.Tests.Shared.Eventually.True(async () => AdminSession.IsDrained(await session.ShowInfoAsync()), TimeSpan.FromSeconds(10), () => "drained");
         await session.DisposeAsync();
