@@ -201,8 +201,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     {
         try
         {
-            using var sockets = new SockDiag();
-            return (await new GenerationClients(sockets).CountAsync(PairLedger.ClientsOf(state(), generation, ""), null, stop)).Held;
+            return (await PairLedger.SocketsAsync(state(), generation, stop)).Held;
         }
         catch (KernelException)
         {

@@ -1,7 +1,6 @@
 using System.Collections.Concurrent;
 using FlipController.Core;
 using FlipController.Core.Machine;
-using FlipController.Linux.Clients;
 using FlipController.Linux.Haproxy;
 using FlipController.Linux.Kernel;
 
@@ -18,7 +17,7 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
     private static readonly TimeSpan s_longestDelivery = TimeSpan.FromSeconds(60), s_longestDoubt = TimeSpan.FromSeconds(5);
     private const int Few = 5;
     private readonly ConcurrentDictionary<int, Leaving> _leaving = new();
-    private readonly ConcurrentDictionary<int, int> _closed = new(); // of those that have left
+    private readonly ConcurrentDictionary<int, int> _closed = new(); // of those that have left, until that is told
     private readonly SemaphoreSlim _begun = new(0);
 
     public Leaving? Find(int generation) => _leaving.GetValueOrDefault(generation);
@@ -43,6 +42,7 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
         // Written down before it is forgotten: whoever asks finds it in one place or the other.
         if (gone) leaving.End();
         _closed[generation] = leaving.Status.Closed;
+        foreach (int told in _closed.Keys.Where(n => n != generation && state().Drain?.Generations.Contains(n) != true)) _closed.TryRemove(told, out _);
         _leaving.TryRemove(generation, out _);
         leaving.Unfollow();
         await leaving.LetGoAsync();
@@ -134,13 +134,8 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
         return null;
     }
 
-    private async Task<int> SocketsAsync(Generation generation, CancellationToken stop) => (await SeenAsync(generation, stop)).Total;
-
-    private async Task<ClientSockets> SeenAsync(Generation generation, CancellationToken stop)
-    {
-        using var sockets = new SockDiag();
-        return await new GenerationClients(sockets).CountAsync(PairLedger.ClientsOf(state(), generation, ""), null, stop);
-    }
+    private async Task<int> SocketsAsync(Generation generation, CancellationToken stop) =>
+        (await PairLedger.SocketsAsync(state(), generation, stop)).Total;
 
     /// <summary>
     /// Until the kernel has delivered what a process that is gone has left to it. The kernel goes on with it in any case; on ports that
@@ -153,7 +148,7 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
         TimeSpan longest = Find(generation.Number)?.Status.Step == "ending" ? s_longestDoubt : s_longestDelivery;
         while (edge.Time.GetElapsedTime(began) is var waited && waited < longest)
         {
-            ClientSockets seen = await SeenAsync(generation, stop);
+            ClientSockets seen = await PairLedger.SocketsAsync(state(), generation, stop);
             if (seen.Orphans == 0 && (seen.OrphansOfUnknown == 0 || waited > s_longestDoubt)) return;
             Find(generation.Number)?.Sample(seen.Orphans);
             await Task.Delay(s_lastLooks, edge.Time, stop);

@@ -36,6 +36,14 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
         return new ClientsOf(generation, role, shared);
     }
 
+    /// <summary>The kernel's sockets of its clients as they are now.</summary>
+    /// <exception cref="KernelException">They cannot be listed.</exception>
+    public static async Task<ClientSockets> SocketsAsync(PairState s, Generation generation, CancellationToken stop)
+    {
+        using var sockets = new SockDiag();
+        return await new GenerationClients(sockets).CountAsync(ClientsOf(s, generation, ""), null, stop);
+    }
+
     public FirstSeenLookup? FirstSeenOf(Generation generation)
     {
         if (edge.Ledger is not { } ledger) return null;
@@ -64,16 +72,22 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
         {
             ClientSockets? seen = await SocketsAsync(clients, s, generation, stop);
             HaproxyInfo? info = await InfoAsync(generation, stop);
-            Leaving? leaving = drains.Find(generation.Number);
-            int? streams = leaving is not null && info is { CurrConns: > 0 and <= FewConnections } ? await StreamsAsync(generation, stop) : null;
-            var witnesses = new Witnesses(
-                conntrack[generation.Number], seen, CurrConns(generation, info), streams, leaving?.IsStopped == true,
-                TableEntries: (int?)fill?.Entries, TableLimit: (int?)fill?.Limit);
-            ImmutableArray<string> why = WitnessComparison.Explain(witnesses);
-            counts[generation.Number] = new ConnectionCounts(
-                conntrack[generation.Number], seen?.Total, CurrConns(generation, info), why.IsEmpty ? null : why);
+            int? streams = drains.Find(generation.Number) is not null && info is { CurrConns: > 0 and <= FewConnections } ? await StreamsAsync(generation, stop) : null;
+            counts[generation.Number] = Compared(generation, conntrack[generation.Number], seen, info, streams, fill);
         }
         return counts;
+    }
+
+    /// <summary>Side by side, and why they disagree.</summary>
+    private ConnectionCounts Compared(
+        Generation generation, int? conntrack, ClientSockets? sockets, HaproxyInfo? info, int? streams, ConntrackFill? fill)
+    {
+        // One whose process is gone has none, whatever the kernel still delivers for it.
+        int? haproxy = info?.CurrConns ?? (ProcessIdentity.Of(generation).IsAlive ? null : 0);
+        ImmutableArray<string> why = WitnessComparison.Explain(new Witnesses(
+            conntrack, sockets, haproxy, streams, drains.Find(generation.Number)?.IsStopped == true,
+            TableEntries: (int?)fill?.Entries, TableLimit: (int?)fill?.Limit));
+        return new ConnectionCounts(conntrack, sockets?.Total, haproxy, why.IsEmpty ? null : why);
     }
 
     private async Task<ClientSockets?> SocketsAsync(GenerationClients clients, PairState s, Generation generation, CancellationToken stop)
@@ -101,10 +115,6 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
             return null;
         }
     }
-
-    /// <summary>One whose process is gone has none, whatever the kernel still delivers for it.</summary>
-    private static int? CurrConns(Generation generation, HaproxyInfo? info) =>
-        info?.CurrConns ?? (ProcessIdentity.Of(generation).IsAlive ? null : 0);
 
     private async Task<int?> StreamsAsync(Generation generation, CancellationToken stop)
     {
@@ -162,12 +172,8 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
             matched += found.Matched;
             rows.AddRange(found.Rows);
             networks.AddRange(found.Networks ?? []);
-            bool stopping = drains.Find(generation.Number)?.IsStopped == true;
-            ImmutableArray<string> why = WitnessComparison.Explain(new Witnesses(
-                conntrack[generation.Number], found.Sockets, CurrConns(generation, info), found.Streams, stopping,
-                TableEntries: (int?)fill?.Entries, TableLimit: (int?)fill?.Limit));
             generations.Add(new GenerationConnections(generation.Number, generation.Slot.Name(), role,
-                new ConnectionCounts(conntrack[generation.Number], found.Total, CurrConns(generation, info), why.IsEmpty ? null : why)));
+                Compared(generation, conntrack[generation.Number], found.Sockets, info, found.Streams, fill)));
         }
         rows.Sort(ClientQuery.Comparison(query.Order));
         return new ConnectionsReport(

@@ -97,19 +97,18 @@ public static partial class PairMachine
         order = order with { Wish = order.Wish with { Requests = order.Wish.Requests.Add(asked.Request) } };
         Next given = EndDrain(s, order, "cancelled", asked.Reason, asked.At);
         s = given.State;
-        // Its flip has not moved anything: it is given up. Once it has, the undo window is the way back.
-        Next next = s.Phase switch
+        // Its flip has not moved anything: it is given up, which is no fault. Once it has, the undo window is the way back.
+        const string cancelled = "its drain was cancelled";
+        Next? givenUp = s.Phase switch
         {
-            Preparing { Run.Wish.Trigger: FlipTrigger.Drain } p => End(s, p.Run, p.Undo, "its drain was cancelled", asked.At),
-            Gating { Run.Wish.Trigger: FlipTrigger.Drain } g => End(s, g.Run, null, "its drain was cancelled", asked.At)
-                .Before(new Discard(g.Candidate.Number)),
-            _ => new Next(s, []),
+            Preparing { Run.Wish.Trigger: FlipTrigger.Drain } p => End(s, p.Run, p.Undo, cancelled, asked.At),
+            Gating { Run.Wish.Trigger: FlipTrigger.Drain } g => End(s, g.Run, null, cancelled, asked.At).Before(new Discard(g.Candidate.Number)),
+            _ => null,
         };
+        Next next = givenUp is null ? new Next(s, []) : givenUp with { State = givenUp.State with { Fault = null } };
         Next rearmed = order.Wish.Deadline is null ? new Next(next.State, [])
             : Rearmed(next.State, r => order.Generations.Contains(r.Generation.Number), null);
-        return new Next(
-            rearmed.State with { Fault = next.State.Fault == "its drain was cancelled" ? null : next.State.Fault },
-            [.. given.Effects, .. next.Effects, .. rearmed.Effects]);
+        return rearmed.Before([.. given.Effects, .. next.Effects]);
     }
 
     private static Next Undrain(PairState s, Undrained asked)
