@@ -7,9 +7,6 @@ namespace FlipController.Cli;
 /// <summary>A flip or rollback asked for, shown live while it goes on, and its end told in one line.</summary>
 internal static class FlipProgress
 {
-    // The daemon's notices are a comfort: the request goes out without them rather than wait for them.
-    private static readonly TimeSpan NoticesTime = TimeSpan.FromMilliseconds(300);
-
     public static async Task<ExitCode> FollowAsync(
         Call call, string verb, string pair, Func<string, CancellationToken, Task<FlipAnswer>> ask, CancellationToken cancel)
     {
@@ -39,22 +36,16 @@ internal static class FlipProgress
     private static async Task<FlipAnswer> LiveAsync(
         Call call, string pair, Func<string, CancellationToken, Task<FlipAnswer>> ask, CancellationToken cancel)
     {
-        using var over = CancellationTokenSource.CreateLinkedTokenSource(cancel);
-        IAsyncEnumerator<PairNotice> notices = call.Daemon.EventsAsync(pair, over.Token).GetAsyncEnumerator(over.Token);
-        Task<bool> next = notices.MoveNextAsync().AsTask();
-        await Task.WhenAny(next, Task.Delay(NoticesTime, cancel));
+        await using NoticeStream notices = await NoticeStream.OpenAsync(call, pair, cancel);
         Task<FlipAnswer> answer = ask(pair, cancel);
         IAnsiConsole console = call.Terminal.Live;
         await console.Status().Spinner(Spinner.Known.Dots).StartAsync($"{pair}: asking the daemon", async status =>
         {
             string? step = null;
             var since = Stopwatch.StartNew();
-            // A failed stream of notices (also: an older daemon without one) ends the show, not the flip.
-            // What arrived together with the answer is still shown.
-            while ((await Task.WhenAny(next, answer) == next || next.IsCompleted) && next.IsCompletedSuccessfully && next.Result)
+            while (await notices.BeforeAsync(answer))
             {
-                PairNotice notice = notices.Current;
-                next = notices.MoveNextAsync().AsTask();
+                PairNotice notice = notices.Take();
                 // What leaves meanwhile is another matter, and has steps of its own.
                 if (notice.Drain is not null) continue;
                 if (notice.State != step)
@@ -67,16 +58,6 @@ internal static class FlipProgress
             await Task.WhenAny(answer);
             End(step, since.Elapsed);
         });
-        over.Cancel();
-        try
-        {
-            await next;
-        }
-        catch (Exception e) when (e is OperationCanceledException or VerbFailure)
-        {
-            // It was only the show.
-        }
-        await notices.DisposeAsync();
         return await answer;
 
         void End(string? step, TimeSpan took)

@@ -14,21 +14,19 @@ internal sealed class LeavingShow(Call call)
     /// <summary>Until the stream or <paramref name="until"/> ends.</summary>
     /// <param name="draws">Which looks are drawn; the others are left out.</param>
     /// <param name="told">The line a notice is told in, above the curves; null: it is not.</param>
-    public async Task RunAsync(IAsyncEnumerator<PairNotice> notices, Task<bool> next, Task until,
+    public async Task RunAsync(NoticeStream notices, Task until,
         Func<DrainLook, bool> draws, Func<PairNotice, string?> told, CancellationToken cancel)
     {
         var tick = Task.Delay(Tick, cancel);
         // What arrived together with the end is still shown.
-        while (!until.IsCompleted || next.IsCompleted)
+        while (!until.IsCompleted || notices.Next.IsCompleted)
         {
-            await Task.WhenAny(next, until, tick);
+            await Task.WhenAny(notices.Next, until, tick);
             // A failed or ended stream is told by whoever waits for it.
-            if (next.IsCompleted && (!next.IsCompletedSuccessfully || !next.Result)) return;
-            if (next.IsCompleted)
+            if (notices.Next.IsCompleted && !notices.HasNotice) return;
+            if (notices.HasNotice)
             {
-                PairNotice notice = notices.Current;
-                next = notices.MoveNextAsync().AsTask();
-                LastMove = next;
+                PairNotice notice = notices.Take();
                 if (notice.Drain is not { } look)
                 {
                     if (told(notice) is { } line) _block.Above(line, Lines());
@@ -45,9 +43,6 @@ internal sealed class LeavingShow(Call call)
             _block.Draw(Lines());
         }
     }
-
-    /// <summary>The notice that is still waited for; whoever ends the stream must await it before.</summary>
-    public Task<bool>? LastMove { get; private set; }
 
     private IReadOnlyList<string> Lines()
     {

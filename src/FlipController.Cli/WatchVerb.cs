@@ -49,25 +49,11 @@ internal static class WatchVerb
 
     private static async Task LiveAsync(Call call, string? pair, CancellationToken cancel)
     {
-        using var over = CancellationTokenSource.CreateLinkedTokenSource(cancel);
-        await using IAsyncEnumerator<PairNotice> notices = call.Daemon.EventsAsync(pair, over.Token).GetAsyncEnumerator(over.Token);
-        Task<bool> last = notices.MoveNextAsync().AsTask();
-        var show = new LeavingShow(call);
-        var never = new TaskCompletionSource();
-        try
-        {
-            await show.RunAsync(notices, last, never.Task, _ => true, Told, cancel);
-        }
-        finally
-        {
-            // An enumerator must not be given back while it is asked.
-            over.Cancel();
-            last = show.LastMove ?? last;
-            await Task.WhenAny(last);
-        }
+        await using NoticeStream notices = NoticeStream.Of(call, pair, cancel);
+        await new LeavingShow(call).RunAsync(notices, new TaskCompletionSource().Task, _ => true, Told, cancel);
         cancel.ThrowIfCancellationRequested();
         // Why the stream ended.
-        await last;
+        await notices.Next;
     }
 
     private static string Told(PairNotice notice) => $"{Phrases.Clock(notice.At)}  {notice.Pair}  {notice.State,-9}  {notice.Text}";
