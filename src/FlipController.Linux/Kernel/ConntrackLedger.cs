@@ -34,7 +34,7 @@ public readonly record struct LedgerActivity(long Messages, long Overflows, long
 /// Since Linux 5.19 net.netfilter.nf_conntrack_events is 2 by default: connections that began while nobody listened never have events
 /// (nf_ct_ecache_ext_add() in net/netfilter/nf_conntrack_ecache.c). As long as such ones are left the dump is repeated, so seldom that it
 /// does not cost more than about a hundredth of a core, and <see cref="LedgerCount.AsOf"/> is that of the last one. With 1 events tell of
-/// all (<see cref="HearsOfAll"/>), as they did before 5.19. <see cref="Listen"/> makes them tell of all that begins after it.
+/// all, as they did before 5.19. <see cref="Listen"/> makes them tell of all that begins after it.
 /// </remarks>
 public sealed class ConntrackLedger : IDisposable
 {
@@ -100,12 +100,6 @@ public sealed class ConntrackLedger : IDisposable
             throw;
         }
     }
-
-    /// <summary>
-    /// Whether events tell of connections from before somebody listened too (net.netfilter.nf_conntrack_events = 1), so that no dump need be
-    /// repeated. Of the namespace of the calling thread.
-    /// </summary>
-    public static bool HearsOfAll => ConntrackFill.Number(EventsRule) == 1;
 
     /// <summary>Why nothing can be told, in a sentence or two; null: it can.</summary>
     public string? Failure
