@@ -63,8 +63,13 @@ public sealed class ChildProcessTests
         int pid = int.Parse(await File.ReadAllTextAsync(directory.File("pid"), Cancellation));
         await cancelled.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => running);
-        while (File.Exists($"/proc/{pid}/stat") && !(await File.ReadAllTextAsync($"/proc/{pid}/stat", Cancellation)).Contains(") Z ", StringComparison.Ordinal))
-            await Task.Yield();
+        while (!HasEnded(pid)) await Task.Yield();
+
+        static bool HasEnded(int pid)
+        {
+            try { return File.ReadAllText($"/proc/{pid}/stat").Contains(") Z ", StringComparison.Ordinal); }
+            catch (IOException) { return true; } // ENOENT at open, ESRCH at read
+        }
     }
 
     [Fact(Timeout = 30_000)]
