@@ -369,21 +369,7 @@ internal sealed class PairUnderTest : IAsyncDisposable
 
     // ---- what is there
 
-    public int[] HaproxyPids() =>
-        [.. Nets.Server.Exec("ip", "netns", "pids", Nets.Server.Name).Split('\n', StringSplitOptions.RemoveEmptyEntries)
-            .Select(p => int.Parse(p, CultureInfo.InvariantCulture)).Where(p => Comm(p) == "haproxy").Order()];
-
-    private static string Comm(int pid)
-    {
-        try
-        {
-            return File.ReadAllText($"/proc/{pid}/comm").Trim();
-        }
-        catch (IOException)
-        {
-            return ""; // It has ended.
-        }
-    }
+    public int[] HaproxyPids() => Nets.Server.Pids("haproxy");
 
     /// <summary>The chains of generations in our table.</summary>
     public string[] GenerationChains() =>

@@ -74,7 +74,7 @@ public sealed class TroubleWithHaproxyTests
         Assert.Null((await pair.StatusAsync()).Fault);
         await Eventually.True(() => pair.Get() == "v3", TroubledPair.Soon, "v3 does not answer");
         await pair.NothingFailedAsync(load, "v2", "v3");
-        await Eventually.True(() => pair.Processes().Count <= 2, TroubledPair.Soon, () => string.Join(", ", pair.Processes()));
+        await Eventually.True(() => pair.Processes().Length <= 2, TroubledPair.Soon, () => string.Join(", ", pair.Processes()));
     }
 
     [Fact(Timeout = Limit)]
@@ -129,7 +129,7 @@ public sealed class TroubleWithHaproxyTests
         await Eventually.True(() => pair.Get() == "v3", TroubledPair.Soon, "v3 does not answer");
         await pair.NothingFailedAsync(load, "v1", "v3");
         // The one that hung is gone as well.
-        await Eventually.True(() => pair.Processes().Count <= 2, TroubledPair.Soon, () => string.Join(", ", pair.Processes()));
+        await Eventually.True(() => pair.Processes().Length <= 2, TroubledPair.Soon, () => string.Join(", ", pair.Processes()));
     }
 }
 
@@ -563,7 +563,7 @@ public sealed class TroubleWithTheKernelTests
         pair.Save(TroubledPair.Serving("v2", more: "listen more\n  bind 127.0.0.1:8086\n"));
         await Eventually.True(() => File.Exists(pair.Dir["state/pairs/edge/history.jsonl"]), TimeSpan.FromSeconds(10), "the first flip should be written down");
         await Eventually.True(() => File.Exists(pair.Dir["run/edge/g00001/runtime-baseline.json"]), TimeSpan.FromSeconds(10), "what its files give should be written down");
-        (IReadOnlyList<string> processes, string rules, IReadOnlyList<string> run, IReadOnlyList<string> state, string history) before = Seen();
+        (int[] processes, string rules, IReadOnlyList<string> run, IReadOnlyList<string> state, string history) before = Seen();
 
         PlanReport added = await PlanAsync(0);
         Assert.True(added.Changes);
@@ -619,7 +619,7 @@ public sealed class TroubleWithTheKernelTests
             return JsonSerializer.Deserialize(said.Output, WireJson.Default.PlanReport)!;
         }
 
-        (IReadOnlyList<string> processes, string rules, IReadOnlyList<string> run, IReadOnlyList<string> state, string history) Seen() =>
+        (int[] processes, string rules, IReadOnlyList<string> run, IReadOnlyList<string> state, string history) Seen() =>
             (pair.Processes(), pair.Ruleset(), TroubledPair.Tree(pair.Dir["run"]), TroubledPair.Tree(pair.Dir["state"]),
                 File.ReadAllText(pair.Dir["state/pairs/edge/history.jsonl"]));
     }

@@ -221,10 +221,7 @@ internal sealed class TroubledPair : IAsyncDisposable
 
     public string Ruleset() => Netns.Exec("nft", "list", "ruleset");
 
-    public IReadOnlyList<string> Processes() =>
-        [.. Command.Run("ip", "netns", "pids", Netns.Name).Split('\n', StringSplitOptions.RemoveEmptyEntries)
-            .Select(pid => File.Exists($"/proc/{pid}/comm") ? $"{pid} {File.ReadAllText($"/proc/{pid}/comm").Trim()}" : "")
-            .Where(p => p.EndsWith("haproxy", StringComparison.Ordinal)).Order()];
+    public int[] Processes() => Netns.Pids("haproxy");
 
     /// <summary>Every file and directory below, with mode and time.</summary>
     public static IReadOnlyList<string> Tree(string directory) =>

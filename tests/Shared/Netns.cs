@@ -46,6 +46,23 @@ public sealed class Netns : IDisposable
     /// <summary>Runs a program inside, to its end; its output. Throws with its errors when it fails.</summary>
     public string Exec(string program, params string[] arguments) => Command.Run("ip", ["netns", "exec", Name, program, .. arguments]);
 
+    /// <summary>Of everything inside that has this name (its comm), in order. What ends meanwhile is left out.</summary>
+    public int[] Pids(string comm) =>
+        [.. Command.Run("ip", "netns", "pids", Name).Split('\n', StringSplitOptions.RemoveEmptyEntries)
+            .Select(p => int.Parse(p, CultureInfo.InvariantCulture)).Where(p => Comm(p) == comm).Order()];
+
+    private static string Comm(int pid)
+    {
+        try
+        {
+            return File.ReadAllText($"/proc/{pid}/comm").Trim();
+        }
+        catch (IOException)
+        {
+            return ""; // It has ended: ENOENT at the open, ESRCH at the read.
+        }
+    }
+
     /// <summary>Starts a program inside. It is killed with the namespace.</summary>
     public NetnsProcess Start(string program, params string[] arguments)
     {
