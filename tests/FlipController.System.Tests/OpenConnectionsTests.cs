@@ -138,7 +138,7 @@ public sealed class OpenConnectionsTests
         Assert.Equal([2, 3], status.Retired.Select(r => r.Number));
         bool[] open = await Task.WhenAll(held.Select(h => h.EchoesAsync()));
         Assert.Equal([false, true, true, true, true], open);
-        Assert.Matches(@"generation 1 \(blue\) is closed with [1-9][0-9]* connections: more than 2 retired generations \(drain.max_retired\)", pair.DaemonLog);
+        await pair.SaysAsync(@"generation 1 \(blue\) is closed with [1-9][0-9]* connections: more than 2 retired generations \(drain.max_retired\)");
         Assert.Equal(4, pair.HaproxyPids().Length);
         await PassedAsync(load);
     }

@@ -6,6 +6,7 @@ using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
+using System.Text.RegularExpressions;
 using FlipController.Core;
 using FlipController.Load;
 using FlipController.Tests.Shared;
@@ -240,6 +241,10 @@ internal sealed class PairUnderTest : IAsyncDisposable
             return null; // It does not listen yet.
         }
     }
+
+    /// <summary>Until the daemon has said what matches: what it wrote before an answer may come through its pipe after the answer.</summary>
+    public Task SaysAsync(string pattern) =>
+        Eventually.True(() => Regex.IsMatch(DaemonLog, pattern), Patience, () => $"not said: {pattern}\n{Tail(DaemonLog, 40)}");
 
     public async Task<ConnectionsReport> ConnectionsAsync(string query = "") => await GetAsync($"/v1/pairs/{Name}/connections{query}", WireJson.Default.ConnectionsReport);
 

@@ -110,7 +110,7 @@ public sealed class RuntimeChangesTests
         Assert.Equal(Sentences(pair), history[^1].Lost!.Value.Order(StringComparer.Ordinal));
         Assert.Null(history[^1].Carried);
         Assert.Contains("lost: server app/s1 is in maintenance", (await pair.FlipctlAsync("history", PairUnderTest.Name)).Output);
-        Assert.Contains("does not have the runtime change: server app/s1 is in maintenance", pair.DaemonLog);
+        await pair.SaysAsync("does not have the runtime change: server app/s1 is in maintenance");
         Assert.Matches(@"app \d+ s1 127\.0\.0\.1 \d 0 ", await AskAsync(pair, "show servers state app"));
         Assert.Null((await pair.FlipAsync()).Lost);
     }

@@ -189,6 +189,9 @@ internal sealed class TroubledPair : IAsyncDisposable
         return flips;
     }
 
+    /// <summary>Until the daemon has said it: what it wrote before an answer may come through its pipe after the answer.</summary>
+    public Task SaysAsync(string text) => Eventually.True(() => Log.Contains(text, StringComparison.Ordinal), Soon, () => $"not said: {text}\n{Log}");
+
     public async Task UntilAsync(Func<PairStatus, bool> condition)
     {
         PairStatus? seen = null;
