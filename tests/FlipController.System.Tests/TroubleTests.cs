@@ -106,7 +106,7 @@ public sealed class TroubleWithHaproxyTests
     {
         // v2 never gets ready by itself, so that the crash comes before the end of the gate.
         await using TroubledPair pair = await TroubledPair.StartAsync(
-            "    gate: { timeout: 1s, probes: [ { http: { service: \"127.0.0.1:8080\" } } ] }\n", haproxyOptions: ", binary: {dir}/wrapper",
+            "    gate: { timeout: 3s, probes: [ { http: { service: \"127.0.0.1:8080\" } } ] }\n", haproxyOptions: ", binary: {dir}/wrapper",
             prepare: p => p.Script("wrapper", $"""
                 #!/bin/sh
                 {Require.Program("haproxy")} "$@" || exit $?
@@ -959,7 +959,7 @@ public sealed class TroubleWithTheHostTests
     public async Task A_certificate_for_the_wrong_name_does_not_go_live()
     {
         await using TroubledPair pair = await TroubledPair.StartAsync(
-            "    gate: { timeout: 1s, probes: [ { http: { service: \"127.0.0.1:8443\", tls: true, host: good.test, expect: 200 } } ] }\n",
+            "    gate: { timeout: 4s, probes: [ { http: { service: \"127.0.0.1:8443\", tls: true, host: good.test, expect: 200 } } ] }\n",
             haproxy: TroubledPair.Serving("v1", front: "127.0.0.1:8443 ssl crt {dir}/certs strict-sni"),
             haproxyOptions: ", also_watch: [{dir}/certs]",
             prepare: p => Certificate(p, "good.test"));
