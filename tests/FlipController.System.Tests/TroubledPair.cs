@@ -87,7 +87,7 @@ internal sealed class TroubledPair : IAsyncDisposable
         {{top}}
         pairs:
           edge:
-            haproxy: { config: [{{Config}}], settle: 50ms{{haproxyOptions}} }
+            haproxy: { config: [{{Config}}], {{(haproxyOptions.Contains("settle:", StringComparison.Ordinal) ? "" : "settle: 50ms")}}{{haproxyOptions}} }
             ports: { {{ports}} }
         {{(options.Contains("gate:", StringComparison.Ordinal) ? "" : "    gate: { timeout: 2s }\n")}}{{(options.Contains("watch:", StringComparison.Ordinal) ? "" : "    watch: { undo: 1s }\n")}}{{options}}
 
@@ -199,10 +199,11 @@ internal sealed class TroubledPair : IAsyncDisposable
     }
 
     /// <summary>Longer than the daemon would take to notice something: the only way to see that nothing happens.</summary>
-    public static async Task LongEnoughAsync()
+    /// <param name="settle">When it is not <see cref="Settle"/>.</param>
+    public static async Task LongEnoughAsync(TimeSpan? settle = null)
     {
         var waited = System.Diagnostics.Stopwatch.StartNew();
-        await Eventually.True(() => waited.Elapsed > 8 * Settle, Soon, "time stands still");
+        await Eventually.True(() => waited.Elapsed > (settle ?? Settle) + 7 * Settle, Soon, "time stands still");
     }
 
     public string Get(string address = Front, params string[] options) =>
