@@ -86,7 +86,7 @@ public sealed class UnmanagedSearchTests
         Require.Program("socat");
         await host.HaproxyAsync(80, "-D", "-f", host.Configure(echo: null));
         NetnsProcess foreigner = host.Netns.Start("socat", "TCP-LISTEN:7,fork,bind=10.9.0.1", "PIPE");
-        await Eventually.True(() => host.Listens(7), TimeSpan.FromSeconds(5), "socat listens");
+        await Eventually.True(() => host.Listens(7), TimeSpan.FromSeconds(20), "socat listens");
         UnmanagedFinding found = await host.FindAsync();
         Assert.NotNull(found.Haproxy);
         string refusal = Assert.Single(found.Refusals);

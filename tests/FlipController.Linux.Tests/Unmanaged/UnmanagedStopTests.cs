@@ -89,9 +89,9 @@ public sealed class UnmanagedStopTests
         {
             using var sockets = new SockDiag();
             return sockets.HandshakesByPort(new PortBlock(7, 1)).GetValueOrDefault(7) == 1;
-        }), TimeSpan.FromSeconds(5), () => "nobody is half-open");
+        }), TimeSpan.FromSeconds(20), () => "nobody is half-open");
         Task<StoppedHaproxy> stopping = host.StopAsync(haproxy);
-        await Eventually.True(() => host.Progress.Count > 0 || stopping.IsCompleted, TimeSpan.FromSeconds(5), () => "it says nothing");
+        await Eventually.True(() => host.Progress.Count > 0 || stopping.IsCompleted, TimeSpan.FromSeconds(20), () => "it says nothing");
         Assert.Contains("not told to stop before 1 connections have been opened", host.Progress[0]);
         Assert.True(host.Listens(7));
         host.Netns.Exec("nft", "delete table inet lossy");
@@ -139,7 +139,7 @@ public sealed class UnmanagedStopTests
             catch (SocketException e) when (e.SocketErrorCode is SocketError.WouldBlock or SocketError.InProgress) { }
             return socket;
         });
-        await Eventually.True(() => host.Netns.Run(() => UnkeptSyns.Count() > 0), TimeSpan.FromSeconds(5), () => "nothing was dropped");
+        await Eventually.True(() => host.Netns.Run(() => UnkeptSyns.Count() > 0), TimeSpan.FromSeconds(20), () => "nothing was dropped");
         int? opening = host.Netns.Run(() =>
         {
             using Conntrack conntrack = Conntrack.Open()!;

@@ -44,7 +44,7 @@ public sealed class UnmanagedUnitTests
         open.Dispose();
         await host.StopAsync(back, stop);
         await Eventually.True(() => !back.Main.IsAlive, TimeSpan.FromSeconds(10), () => "it does not end");
-        await Eventually.True(async () => (await ShowAsync(host, systemd)).ActiveState == "inactive", TimeSpan.FromSeconds(5), () => "not inactive");
+        await Eventually.True(async () => (await ShowAsync(host, systemd)).ActiveState == "inactive", TimeSpan.FromSeconds(20), () => "not inactive");
         Assert.True(host.Refuses(80));
         back = await host.StartAsync(back, by: start);
         Assert.Equal(Unit, back.Unit);
