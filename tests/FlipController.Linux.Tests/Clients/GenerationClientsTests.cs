@@ -17,7 +17,11 @@ public sealed class GenerationClientsTests
         using var place = new ClientsPlace();
         using ClientsHaproxy haproxy = await ClientsHaproxy.StartAsync(place.Netns);
         Socket idle = place.Idle(), idle6 = place.Idle(21003, "::1"), tunnel = place.Tunnel(), tunnel6 = place.Tunnel("::1");
-        ClientsFound found = await place.FindAsync(haproxy, new ClientQuery(Order: ClientOrder.Peer));
+        ClientsFound found = null!;
+        // What a client has got counts when its acknowledgement has come back.
+        await FlipController.Tests.Shared.Eventually.True(
+            async () => (found = await place.FindAsync(haproxy, new ClientQuery(Order: ClientOrder.Peer))).Rows.All(r => r is { BytesIn: >= 4, BytesOut: >= 4 }),
+            TimeSpan.FromSeconds(15), () => string.Join("\n", found.Rows));
         Assert.Equal((4, 4, 2), (found.Total, found.Matched, found.Streams));
         Assert.Equal(found.Sockets with { ByService = found.Sockets.ByService }, new ClientSockets(4, 0, 0, 0, 0, 0, 0, found.Sockets.ByService));
         Assert.Equal(["*:80 1", "[::]:80 v6only 1", "[::]:90 2"], found.Sockets.ByService.Select(s => $"{s.Key} {s.Value}"));
@@ -63,6 +67,9 @@ public sealed class GenerationClientsTests
             Assert.Equal(4, found.Total);
             return $"{found.Matched}: {string.Concat(found.Rows.Select(r => "abcd"[Array.FindIndex([a, b, c, d], s => ClientsPlace.NameOf(s) == r.Peer)]))}";
         }
+        await FlipController.Tests.Shared.Eventually.True(async () => (await Ask(new ClientQuery())).Rows.Any(r => r.BytesIn == 10_004),
+            TimeSpan.FromSeconds(15), () => "what was sent should arrive");
+        ports.Clear();
         Assert.Equal("4: abcd", await Peers(new ClientQuery(Order: ClientOrder.Age)));
         Assert.Equal("4: ab", await Peers(new ClientQuery(Order: ClientOrder.Age, Limit: 2)));
         Assert.Equal("4: ", await Peers(new ClientQuery(Limit: 0)));
