@@ -16,12 +16,16 @@ public sealed class RuntimeChangesTests
     private static async Task<PairUnderTest> StartedAsync(string rule, string watch = "{ undo: 1s }")
     {
         Require.Program("socat");
-        return await PairUnderTest.StartAsync(new PairYaml { Continuity = $"{{ runtime_changes: {rule} }}", Watch = watch, FlipsByItself = false }, before: pair =>
+        PairUnderTest started = await PairUnderTest.StartAsync(new PairYaml { Continuity = $"{{ runtime_changes: {rule} }}", Watch = watch, FlipsByItself = false }, before: pair =>
         {
             pair.Files.Write("hosts.map", "one.example.org a\ntwo.example.org b\n");
             pair.Files.Write("bad.acl", "192.0.2.1\n");
             pair.Write(Config(pair, "v1"));
         });
+        // When nobody serves, serving does not wait for it for longer than a second; what is changed before it is not known as a change.
+        string baseline = Path.Combine(started.Files["run"], PairUnderTest.Name, "g00001", "runtime-baseline.json");
+        await Eventually.True(() => File.Exists(baseline), PairUnderTest.Patience, "what its files give should be written down");
+        return started;
     }
 
     private static string Config(PairUnderTest pair, string label, string servers = Servers) => PairUnderTest.Config(label, backend: servers, frontend: $"""
