@@ -297,9 +297,10 @@ public sealed class CliTests : IDisposable
         PairNotice Step(string state) => new(DateTimeOffset.Now, "edge", "state", state, $"now {state}");
         using var shown = new ManualResetEventSlim();
         using var daemon = new Responder(Socket, request => request.Method == "GET"
-            ? Reply.Stream(Step("preparing"), Step("gating"), Step("switching"), Step("watching")) with { Sent = shown.Set }
+            ? Reply.Stream(Step("preparing"), Step("gating"), Step("switching"), Step("watching"))
             : Reply.Json(200, new FlipAnswer("edge", Flip()), WireJson.Default.FlipAnswer) with { After = shown });
-        Ran ran = await RunAsync("script", ["-qec", $"{Flipctl} --socket {Socket} flip edge", "/dev/null"], ("TERM", "xterm-256color"), ("COLUMNS", "200"));
+        var ran = await FlipctlProcess.EndAsync(FlipctlProcess.Begin("script", ["-qec", $"{Flipctl} --socket {Socket} flip edge", "/dev/null"], out _,
+            ("TERM", "xterm-256color"), ("COLUMNS", "200")), @"edge: preparing\s+\d+\.\d\d s", shown.Set);
         Assert.Equal(0, ran.ExitCode);
         Assert.Matches(@"edge: preparing\s+\d+\.\d\d s", ran.Output);
         Assert.Contains("edge: new connections go to generation 7", ran.Output);

@@ -181,9 +181,9 @@ public sealed class DrainCliTests : IDisposable
             Look(at, 26, "closing", 4, generation: 3, slot: "green"), new(at, "edge", "drained", "steady", "generation 6 is gone"),
         ];
         using var shown = new ManualResetEventSlim();
-        using var daemon = new Responder(Socket, request => request.Method == "GET" ? Reply.Stream(notices) with { Sent = shown.Set }
+        using var daemon = new Responder(Socket, request => request.Method == "GET" ? Reply.Stream(notices)
             : Reply.Json(200, new DrainAnswer("edge", Drained()), WireJson.Default.DrainAnswer) with { After = shown });
-        Ran ran = await AskAsync("drain", "edge", "blue");
+        Ran ran = await EndAsync(Begin(Flipctl, ["--socket", Socket, "drain", "edge", "blue"], out _), "generation 6 is gone", shown.Set);
         Assert.Equal((0, "edge: blue (generation 6) has no connection and is stopped, after 3m 12s; 4 connections had to be closed\n"), (ran.ExitCode, ran.Output));
         Assert.Equal("edge: gating: generation 7 is being proven\n"
             + "edge: generation 6 (blue): 300 of 300 connections, draining, in 1m 0s: closing\n"
@@ -200,14 +200,13 @@ public sealed class DrainCliTests : IDisposable
         DateTimeOffset at = DateTimeOffset.Now;
         var curve = new DrainCurve("edge", 6, "blue", null, at.AddSeconds(-60), null, 0, [new(0, 300), new(30, 250)], []);
         using var shown = new ManualResetEventSlim();
-        using var recalled = new ManualResetEventSlim();
         using var daemon = new Responder(Socket, request => request switch
         {
             { Path: "/v1/events?pair=edge" } => Reply.Stream(Look(at, 0, "draining", 200), Look(at, 1, "draining", 0)),
-            { Path: "/v1/pairs/edge/drains/6" } => Reply.Json(200, curve, WireJson.Default.DrainCurve) with { Sent = recalled.Set },
-            _ => Reply.Json(200, new DrainAnswer("edge", Drained()), WireJson.Default.DrainAnswer) with { After = recalled },
+            { Path: "/v1/pairs/edge/drains/6" } => Reply.Json(200, curve, WireJson.Default.DrainCurve),
+            _ => Reply.Json(200, new DrainAnswer("edge", Drained()), WireJson.Default.DrainAnswer) with { After = shown },
         });
-        Ran ran = await AtTerminalAsync($"--socket {Socket} drain edge");
+        Ran ran = await AtTerminalAsync($"--socket {Socket} drain edge", @"\(blue\): 0 of 300 connections", shown.Set);
         Assert.Equal(0, ran.ExitCode);
         Assert.Matches(@"edge: generation 6 \(blue\): 200 of 300 connections, draining, in \d.*: closing", ran.Output);
         Assert.Contains("300┤██", ran.Output);

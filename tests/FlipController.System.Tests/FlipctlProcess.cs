@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Text;
+using System.Text.RegularExpressions;
 using FlipController.Tests.Shared;
 
 namespace FlipController.SystemTests;
@@ -20,12 +21,18 @@ internal static class FlipctlProcess
 
     /// <summary>As a person has it: 90 columns, 30 rows, UTF-8.</summary>
     /// <param name="until">flipctl is interrupted once this was shown.</param>
-    public static Task<Ran> AtTerminalAsync(string arguments, string? until = null, params (string Name, string Value)[] environment)
+    public static Task<Ran> AtTerminalAsync(string arguments, string? until = null, params (string Name, string Value)[] environment) =>
+        EndAsync(BeginAtTerminal(arguments, environment), until);
+
+    /// <param name="pattern">What is shown before <paramref name="answer"/> is called.</param>
+    public static Task<Ran> AtTerminalAsync(string arguments, string pattern, Action answer) => EndAsync(BeginAtTerminal(arguments, []), pattern, answer);
+
+    private static Process BeginAtTerminal(string arguments, (string Name, string Value)[] environment)
     {
         Require.Program("script");
         // exec: the pid that is told is flipctl's own.
-        return EndAsync(Begin("script", ["-qec", $"stty cols 90 rows 30; echo pid=$$; exec {Flipctl} {arguments}", "/dev/null"], out _,
-            [("TERM", "xterm-256color"), ("LC_ALL", "C.UTF-8"), ("SHELL", "/bin/sh"), .. environment]), until);
+        return Begin("script", ["-qec", $"stty cols 90 rows 30; echo pid=$$; exec {Flipctl} {arguments}", "/dev/null"], out _,
+            [("TERM", "xterm-256color"), ("LC_ALL", "C.UTF-8"), ("SHELL", "/bin/sh"), .. environment]);
     }
 
     public static Process Begin(string program, string[] arguments, out int pid, params (string Name, string Value)[] environment)
@@ -41,29 +48,48 @@ internal static class FlipctlProcess
     }
 
     /// <param name="until">It is interrupted as soon as its output holds this.</param>
-    public static async Task<Ran> EndAsync(Process process, string? until = null)
+    public static Task<Ran> EndAsync(Process process, string? until = null) => EndAsync(
+        process, until is null ? _ => false : text => text.Contains(until, StringComparison.Ordinal),
+        text => RunAsync("kill", ["-INT", $"{Told(text) ?? process.Id}"]));
+
+    /// <param name="pattern">What one of its streams shows before <paramref name="answer"/> is called: an answer that comes as early as it may would end the show.</param>
+    public static Task<Ran> EndAsync(Process process, string pattern, Action answer) => EndAsync(
+        process, text => Regex.IsMatch(text, pattern),
+        _ =>
+        {
+            answer();
+            return Task.CompletedTask;
+        }, alsoErrors: true);
+
+    private static async Task<Ran> EndAsync(Process process, Func<string, bool> isShown, Func<string, Task> then, bool alsoErrors = false)
     {
         using (process)
         {
             using var limit = new CancellationTokenSource(Patience);
             try
             {
-                Task<string> error = process.StandardError.ReadToEndAsync(limit.Token);
-                var output = new StringBuilder();
-                char[] buffer = new char[4096];
-                while (await process.StandardOutput.ReadAsync(buffer, limit.Token) is > 0 and int read)
-                {
-                    output.Append(buffer, 0, read);
-                    if (until is null || !output.ToString().Contains(until, StringComparison.Ordinal)) continue;
-                    until = null;
-                    await RunAsync("kill", ["-INT", $"{Told(output.ToString()) ?? process.Id}"]);
-                }
+                Task<string> error = ReadAsync(process.StandardError, alsoErrors);
+                string output = await ReadAsync(process.StandardOutput, true);
                 await process.WaitForExitAsync(limit.Token);
-                return new Ran(process.ExitCode, output.ToString().ReplaceLineEndings("\n"), await error);
+                return new Ran(process.ExitCode, output.ReplaceLineEndings("\n"), await error);
             }
             finally
             {
                 if (!process.HasExited) process.Kill();
+            }
+
+            async Task<string> ReadAsync(StreamReader stream, bool looks)
+            {
+                var text = new StringBuilder();
+                char[] buffer = new char[4096];
+                while (await stream.ReadAsync(buffer, limit.Token) is > 0 and int read)
+                {
+                    text.Append(buffer, 0, read);
+                    if (!looks || !isShown(text.ToString())) continue;
+                    looks = false;
+                    await then(text.ToString());
+                }
+                return text.ToString();
             }
         }
     }

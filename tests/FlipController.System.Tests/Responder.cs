@@ -12,9 +12,6 @@ internal sealed record Request(string Method, string Path, string Body);
 /// <param name="Open">The connection stays open after it.</param>
 internal sealed record Reply(string? Text, bool Open = false)
 {
-    /// <summary>Called when it has been sent.</summary>
-    public Action? Sent { get; init; }
-
     /// <summary>It is sent when this is set.</summary>
     public ManualResetEventSlim? After { get; init; }
 
@@ -87,7 +84,6 @@ internal sealed class Responder : IDisposable
                 Reply reply = answer(request);
                 reply.After?.Wait(_over.Token);
                 if (reply.Text is { Length: > 0 } text) await connection.SendAsync(Encoding.UTF8.GetBytes(text), _over.Token);
-                reply.Sent?.Invoke();
                 // Until the other side has had enough.
                 if (reply.Open) await connection.ReceiveAsync(new byte[1], _over.Token);
             }
