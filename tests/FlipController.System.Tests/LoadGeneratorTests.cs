@@ -307,7 +307,7 @@ public sealed class LoadGeneratorTests
         netns.Sysctl("net.ipv4.ip_local_port_range", "40000 40019");
         using var backend = Backend.Start(new BackendOptions { Namespace = netns.Name, Listen = [new(IPAddress.Loopback, 80)] });
         backend.Stall();
-        var result = await Run(Brief(backend.Endpoint) with { Namespace = netns.Name });
+        var result = await Run(Brief(backend.Endpoint) with { Namespace = netns.Name, Timeout = TimeSpan.FromSeconds(3) });
 
         Assert.Equal((20L, 80L), (result.TimedOut, result.PortsExhausted));
     }

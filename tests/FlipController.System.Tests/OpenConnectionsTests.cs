@@ -15,12 +15,13 @@ public sealed class OpenConnectionsTests
     [Fact(Timeout = 90_000)]
     public async Task A_download_that_lasts_through_three_flips_arrives_whole()
     {
-        const int length = 4_000_000, rate = 500_000;
+        const int length = 20_000_000;
         await using PairUnderTest pair = await PairUnderTest.StartAsync(new PairYaml { FlipsByItself = false });
         using HttpClient client = pair.Client();
-        using HttpResponseMessage answer = await client.GetAsync($"/bytes/{length}?seed=7&rate={rate}", HttpCompletionOption.ResponseHeadersRead);
+        using HttpResponseMessage answer = await client.GetAsync($"/bytes/{length}?seed=7", HttpCompletionOption.ResponseHeadersRead);
         Assert.Equal("v1", answer.Headers.GetValues("X-Served-By").Single());
-        Task<int> download = WholeAsync(answer, 7);
+        var hurry = new TaskCompletionSource();
+        Task<int> download = WholeAsync(answer, 7, hurry.Task);
         for (int i = 2; i <= 4; i++)
         {
             pair.Write(Config($"v{i}"));
@@ -30,19 +31,23 @@ public sealed class OpenConnectionsTests
         PairStatus status = await pair.StatusAsync();
         Assert.False(download.IsCompleted, "the download was over before the third flip");
         Assert.Equal([1], status.Retired.Where(r => r.Connections.Sockets > 0).Select(r => r.Number));
+        hurry.SetResult();
         Assert.Equal(length, await download);
         await pair.UntilAsync(s => s.Retired.All(r => r.Number != 1), "the first generation should be gone once the download is");
     }
 
-    private static async Task<int> WholeAsync(HttpResponseMessage answer, ulong seed)
+    /// <param name="hurry">Until then some 0.8 MB/s are read.</param>
+    private static async Task<int> WholeAsync(HttpResponseMessage answer, ulong seed, Task hurry)
     {
         await using Stream body = await answer.Content.ReadAsStreamAsync();
-        byte[] buffer = new byte[64 * 1024];
+        using var pace = new PeriodicTimer(TimeSpan.FromMilliseconds(20));
+        byte[] buffer = new byte[16 * 1024];
         int position = 0;
         while (await body.ReadAsync(buffer) is var read and > 0)
         {
             Assert.True(Content.Matches(buffer.AsSpan(0, read), seed, position), $"a wrong byte after {position}");
             position += read;
+            if (!hurry.IsCompleted) await Task.WhenAny(pace.WaitForNextTickAsync().AsTask(), hurry);
         }
         return position;
     }
