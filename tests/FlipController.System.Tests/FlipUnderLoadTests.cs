@@ -57,8 +57,9 @@ public sealed class FlipUnderLoadTests
         for (int i = 2; i <= 6; i++)
         {
             double last = result.ServedBy[$"v{i - 1}"].LastMs, first = result.ServedBy[$"v{i}"].FirstMs;
-            // Requests are started in the order of their schedule; two processors may swap neighbours.
-            Assert.True(last - first < 10, $"a connection scheduled at {last} ms went to v{i - 1}, one at {first} ms to v{i} already");
+            // Requests are started in the order of their schedule; two processors may swap neighbours, and when the generator was late
+            // those of all that time are neighbours.
+            Assert.True(last - first < 10 + result.Lag.Max, $"a connection scheduled at {last} ms went to v{i - 1}, one at {first} ms to v{i} already");
         }
     }
 
