@@ -154,7 +154,11 @@ public sealed class CliTests : IDisposable
         using var daemon = new Responder(Socket, _ => Reply.Json(200, new StatusReport([Edge(), Edge() with { Name = "echo" }]), WireJson.Default.StatusReport));
         string script = await FileAsync((await FlipctlAsync("completion", "bash")).Output);
         Assert.Equal("rollback\n", await CompletedAsync("flipctl roll", "flipctl", "roll"));
-        Assert.Equal("echo\nedge\n", await CompletedAsync("flipctl flip e", "flipctl", "flip", "e"));
+        // Half a second is all a Tab waits for the daemon, which a busy host may need for the start of flipctl alone.
+        string pairs = "";
+        await Eventually.True(async () => (pairs = await CompletedAsync("flipctl flip e", "flipctl", "flip", "e")) != "\n",
+            TimeSpan.FromSeconds(20), () => "no pair is offered");
+        Assert.Equal("echo\nedge\n", pairs);
         Assert.Equal("--allow-drop\n", await CompletedAsync("flipctl flip edge --al", "flipctl", "flip", "edge", "--al"));
 
         async Task<string> CompletedAsync(string line, params string[] words)
