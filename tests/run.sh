@@ -4,14 +4,17 @@ set -uo pipefail
 
 usage() {
     cat <<'END'
-tests/run.sh [--tier pure|netns|system]... [--help]
+tests/run.sh [--tier pure|netns|vm|system|long]... [--help]
 
 Builds the solution in Release (warnings are errors) and runs the tests:
   pure    FlipController.Core.Tests: no root, no I/O, first and alone
   netns   FlipController.Linux.Tests: network namespaces, real HAProxy, nft and conntrack
+  vm      the tests with the trait needs=plug, here if this kernel has sch_plug, else in an emulated machine with Debian's
+          kernel (tests/vm/run.sh); the other tiers leave them out
   system  FlipController.System.Tests: the whole daemon under load, flipctl, the examples, the README
+  long    only when asked for, about an hour: 300 kills, 300 with damaged files, 2,000 flips (FLIP_KILLS=N, FLIP_FLIPS=N)
 As root on Debian it installs what is missing first. Without root, what needs it is skipped by name.
-FLIP_REQUIRE=netns,haproxy makes a skip for want of those a failure.
+FLIP_REQUIRE=netns,haproxy,vm makes a skip for want of those a failure.
 
 The last line is `N passed, N failed, N skipped`; the exit code is 0 only when nothing failed and something passed.
 END
@@ -23,25 +26,26 @@ while [ $# -gt 0 ]; do
         --help | -h) usage; exit 0 ;;
         --tier)
             case ${2:-} in
-                pure | netns | system) tiers+=("$2") ;;
-                *) echo "tests/run.sh: --tier is pure, netns or system; see --help" >&2; exit 2 ;;
+                pure | netns | vm | system | long) tiers+=("$2") ;;
+                *) echo "tests/run.sh: --tier is pure, netns, vm, system or long; see --help" >&2; exit 2 ;;
             esac
             shift ;;
         *) echo "tests/run.sh: \"$1\" is unknown; see --help" >&2; exit 2 ;;
     esac
     shift
 done
-[ ${#tiers[@]} -gt 0 ] || tiers=(pure netns system)
+[ ${#tiers[@]} -gt 0 ] || tiers=(pure netns vm system)
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 1
 # shellcheck source=tests/packages.sh
 . tests/packages.sh
-# For the tests alone: the shells whose completion scripts are checked, and what speaks to HAProxy's admin socket there.
+# For the tests alone: the shells whose completion scripts are checked, what speaks to HAProxy's admin socket there, and who else makes rules.
 needed_packages+='
 socat           socat
 zsh             zsh
 fish            fish
+iptables-nft    iptables
 '
 
 passed=0 failed=0 skipped=0 running=''
@@ -73,41 +77,81 @@ sweep() {
     done
 }
 
-# run_tier PROJECT SECONDS
+program() { echo "tests/$1/bin/Release/net10.0/$1"; }
+
+# run_tier NAME SECONDS COMMAND...: COMMAND is one test program, or runs several.
 run_tier() {
-    local project=$1 limit=$2 log status summary shown began=$SECONDS
-    local program=tests/$project/bin/Release/net10.0/$project
+    local name=$1 limit=$2 log status summary shown began=$SECONDS
+    shift 2
     log=$(mktemp)
     echo
-    echo "== $project"
-    timeout --kill-after=20 "$limit" "$program" -noLogo -noColor >"$log" 2>&1 &
+    echo "== $name"
+    timeout --kill-after=20 "$limit" "$@" >"$log" 2>&1 &
     running=$!
-    tail -n +1 -s 0.2 -f --pid="$running" "$log" | grep --line-buffered -v '^  \(Discover\|Starting\|Finished\)' &
+    tail -n +1 -s 0.2 -f --pid="$running" "$log" | grep --line-buffered -v '^  \(Discover\|Starting\|Finished\)\|\[STARTING\]$' &
     shown=$!
     wait "$running"
     status=$?
     wait "$shown"
     running=''
-    [ "$status" != 124 ] && [ "$status" != 137 ] || echo "$project did not end within $limit s and was killed"
-    summary=$(sed -n 's/.*Total: *\([0-9]*\), Errors: *\([0-9]*\), Failed: *\([0-9]*\), Skipped: *\([0-9]*\), Not Run: *\([0-9]*\).*/\1 \2 \3 \4 \5/p' "$log" | tail -1)
+    [ "$status" != 124 ] && [ "$status" != 137 ] || echo "$name did not end within $limit s and was killed"
+    summary=$(sed -n 's/.*Total: *\([0-9]*\), Errors: *\([0-9]*\), Failed: *\([0-9]*\), Skipped: *\([0-9]*\), Not Run: *\([0-9]*\).*/\1 \2 \3 \4 \5/p' "$log")
     rm -f "$log"
-    if [ -z "$summary" ]; then
-        echo "$project ended without a result (exit code $status)"
-        failed=$((failed + 1))
-    else
-        local total errors bad skips left
-        read -r total errors bad skips left <<<"$summary"
+    local total errors bad skips left any=0
+    while read -r total errors bad skips left; do
+        [ -n "$left" ] || continue
         passed=$((passed + total - bad - skips - left))
         failed=$((failed + bad + errors))
         skipped=$((skipped + skips))
-        if [ "$status" != 0 ] && [ $((bad + errors)) = 0 ]; then
-            echo "$project: no test failed, but its exit code is $status"
-            failed=$((failed + 1))
-        fi
+        any=$((any + bad + errors))
+    done <<<"$summary"
+    if [ -z "$summary" ]; then
+        echo "$name ended without a result (exit code $status)"
+        failed=$((failed + 1))
+    elif [ "$status" != 0 ] && [ "$any" = 0 ]; then
+        echo "$name: no test failed, but its exit code is $status"
+        failed=$((failed + 1))
     fi
-    echo "== $project took $((SECONDS - began)) s"
+    echo "== $name took $((SECONDS - began)) s"
     sweep
 }
+
+# run_project PROJECT SECONDS: tests that may run side by side mostly wait, hence more threads than processors. Each one's time is
+# in tests/results/PROJECT.xml afterwards.
+run_project() {
+    mkdir -p tests/results
+    run_tier "$1" "$2" "$(program "$1")" -noLogo -noColor -maxThreads 4 -xml "tests/results/$1.xml" -trait- needs=plug
+}
+
+# The tests that need sch_plug, in one go: an emulated machine takes its time to boot.
+run_vm_tier() {
+    local limit=420 project programs=() machine=() why
+    for project in FlipController.Linux.Tests FlipController.System.Tests; do
+        [ -z "$("$(program "$project")" -list tests -noLogo -noColor -trait needs=plug)" ] || programs+=("$(program "$project")")
+    done
+    if [ "$(id -u)" = 0 ] && unshare --net tc qdisc add dev lo root plug limit 1000000 2>/dev/null; then
+        echo 'this kernel has sch_plug: no machine is emulated'
+    elif why=$(tests/vm/run.sh --prepare 2>&1); then
+        [ -z "$why" ] || echo "$why"
+        machine=(tests/vm/run.sh --seconds $((limit - 20)))
+    else
+        echo
+        echo "== vm: skipped. $why"
+        case ,${FLIP_REQUIRE:-}, in
+            *,vm,*) failed=$((failed + 1)) ;;
+            *) skipped=$((skipped + 1)) ;;
+        esac
+        return
+    fi
+    # shellcheck disable=SC2016 # for the inner shell
+    FLIP_REQUIRE=$(required_inside) run_tier vm "$limit" "${machine[@]}" bash -c '
+        status=0
+        for program in "$@"; do "$program" -noLogo -noColor -reporter verbose -trait needs=plug || status=1; done
+        exit $status' vm "${programs[@]}"
+}
+
+# FLIP_REQUIRE with plug for vm: where these tests run, sch_plug was seen or is what the machine was booted for.
+required_inside() { tr , '\n' <<<"${FLIP_REQUIRE:-}" | sed '/^ *\(vm *\)\{0,1\}$/d' | cat - <(echo plug) | paste -s -d ,; }
 
 trap '[ -z "$running" ] || kill "$running" 2>/dev/null; sweep; exit 130' INT TERM
 
@@ -122,15 +166,21 @@ else
 fi
 sweep
 
+# What is killed would leave its debugger's pipes in /tmp, some thousand times.
+export DOTNET_EnableDiagnostics=0
 began=$SECONDS
 dotnet build FlipController.sln -c Release -warnaserror --disable-build-servers -v quiet || nothing_ran 'the build failed; nothing was tested'
 echo "built in $((SECONDS - began)) s"
 
 for tier in "${tiers[@]}"; do
     case $tier in
-        pure) run_tier FlipController.Core.Tests 120 ;;
-        netns) run_tier FlipController.Linux.Tests 420 ;;
-        system) run_tier FlipController.System.Tests 900 ;;
+        pure) run_project FlipController.Core.Tests 120 ;;
+        netns) run_project FlipController.Linux.Tests 420 ;;
+        vm) run_vm_tier ;;
+        system) run_project FlipController.System.Tests 1000 ;;
+        long)
+            FLIP_KILLS=${FLIP_KILLS:-300} FLIP_FLIPS=${FLIP_FLIPS:-2000} run_tier long 9000 "$(program FlipController.System.Tests)" \
+                -noLogo -noColor -maxThreads 1 -showLiveOutput -class '*KillTests' -class '*StormTests' ;;
     esac
 done
 echo

@@ -33,18 +33,25 @@ root=$(cd "$here/../.." && pwd)
 client=flipq-$$-client server=flipq-$$-server pids=() dir=''
 
 clean_up() {
+    # What goes wrong here is no reason to leave the rest, or to end with another code.
+    local code=$? pid namespace
+    set +e
     trap '' INT TERM
-    local pid namespace
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+    exec 3>&2 2>/dev/null # the shell tells of each of its jobs that was killed
+    for pid in "${pids[@]}"; do kill "$pid"; done
     for namespace in "$client" "$server"; do
-        [ -e "/run/netns/$namespace" ] || continue
         # HAProxy is nobody's child: what lives in a namespace that only this script made is its own.
-        for pid in $(ip netns pids "$namespace"); do kill -9 "$pid" 2>/dev/null || true; done
-        ip netns delete "$namespace"
+        for pid in $(ip netns pids "$namespace"); do kill -9 "$pid"; done
     done
-    wait 2>/dev/null || true
-    [ -n "$dir" ] || return 0
-    if [ -n "$keep" ]; then echo "kept: $dir (daemon.log, haproxy.cfg, events, *.json)"; else rm -rf "$dir"; fi
+    wait
+    exec 2>&3
+    for namespace in "$client" "$server"; do
+        [ ! -e "/run/netns/$namespace" ] || ip netns delete "$namespace"
+    done
+    if [ -n "$dir" ]; then
+        if [ -n "$keep" ]; then echo "kept: $dir (daemon.log, haproxy.cfg, events, *.json)"; else rm -rf "$dir"; fi
+    fi
+    exit "$code"
 }
 trap clean_up EXIT
 trap 'exit 130' INT

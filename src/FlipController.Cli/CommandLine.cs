@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.CommandLine.Help;
 using System.CommandLine.Invocation;
 using FlipController.Core;
+using FlipController.Linux;
 
 namespace FlipController.Cli;
 
@@ -18,12 +19,14 @@ internal static class CommandLine
         if (parsed.Action is ParseErrorAction) return Misused(parsed);
         try
         {
+            bool shares = parsed.CommandResult.Command is Verb { RunsACommand: true };
             return await parsed.InvokeAsync(new InvocationConfiguration
             {
-                Output = Terminal.StandardOutput(),
+                Output = shares ? Terminal.Shared(InheritedOutput.Standard) : Terminal.StandardOutput(),
+                Error = shares ? Terminal.Shared(InheritedOutput.Error) : Console.Error,
                 EnableDefaultExceptionHandler = false,
                 // Time for a verb to say what goes on without it; it never has to wait for anybody then.
-                ProcessTerminationTimeout = TimeSpan.FromSeconds(2),
+                ProcessTerminationTimeout = shares ? null : TimeSpan.FromSeconds(2),
             });
         }
         catch (IOException e) when (e.HResult == BrokenPipe)
@@ -48,7 +51,7 @@ internal static class CommandLine
             GlobalOptions.Socket, GlobalOptions.Json,
             StatusVerb.Create(), FlipVerb.Create(), RollbackVerb.Create(), AdoptVerb.Create(), ReleaseVerb.Create(),
             DrainVerb.Create(), UndrainVerb.Create(), ConnectionsVerb.Create(), CloseVerb.Create(),
-            HistoryVerb.Create(), WatchVerb.Create(),
+            HistoryVerb.Create(), WatchVerb.Create(), ProtectVerb.Create(), PlugVerb.Create(),
             CheckConfigVerb.Create(), RenderVerb.Create(), PlanVerb.Create(), DoctorVerb.Create(), ResetVerb.Create(),
             CompletionVerb.Create(),
         };

@@ -2,6 +2,7 @@ using System.Collections.Immutable;
 using System.Text.Json.Serialization;
 using FlipController.Core;
 using FlipController.Linux.Files;
+using FlipController.Linux.Hold;
 
 namespace FlipController.Cli;
 
@@ -67,4 +68,6 @@ internal sealed record FlipDetails(string Pair, FlipRecord Flip, DrainCurve? Dra
 
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
 [JsonSerializable(typeof(FlipDetails))]
+[JsonSerializable(typeof(PlugState))]
+[JsonSerializable(typeof(ImmutableArray<PlugState>))]
 internal sealed partial class FlipDetailsJson : JsonSerializerContext;

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using FlipController.Core;
 using FlipController.Linux;
+using FlipController.Linux.Hold;
 
 namespace FlipController.Cli;
 
@@ -11,11 +12,26 @@ internal static class ResetVerb
     public static Verb Create()
     {
         var yes = new Option<bool>("--yes") { Description = "Do not ask" };
+        var holds = new Option<bool>("--holds")
+        {
+            Description = "Only let go what waits in holds whose process is gone, and remove them; nothing is asked. For systemd's ExecStopPost",
+        };
         Option<string?> config = Arguments.ConfigFile("The daemon's configuration: where to look whether it still runs");
         return new Verb("reset",
             $"Removes every rule of ours from the kernel: {Consequence}. Open connections and running HAProxys stay. Needs no daemon.",
-            ["sudo systemctl stop flipcontrollerd && sudo flipctl reset --yes", "sudo flipctl reset"],
-            (call, cancel) => RunAsync(call, call.Value(yes), call.Value(config), cancel)) { yes, config };
+            ["sudo systemctl stop flipcontrollerd && sudo flipctl reset --yes", "sudo flipctl reset", "sudo flipctl reset --holds"],
+            (call, cancel) => call.Value(holds) ? Task.FromResult(RemoveHolds(call)) : RunAsync(call, call.Value(yes), call.Value(config), cancel))
+        {
+            yes, config, holds,
+        };
+    }
+
+    private static ExitCode RemoveHolds(Call call)
+    {
+        IReadOnlyList<string> removed = HoldTraces.Remove();
+        Report(call, removed.Count == 0 ? [new CheckLine("removed", true, "nothing: there is no hold without its process")]
+            : [.. removed.Select(r => new CheckLine("removed", true, r))]);
+        return ExitCode.Done;
     }
 
     private static async Task<ExitCode> RunAsync(Call call, bool yes, string? file, CancellationToken cancel)
@@ -38,18 +54,38 @@ internal static class ResetVerb
                 throw new VerbFailure(ExitCode.Failed, "reset: it was not confirmed; nothing was removed");
         }
         bool daemonRuns = await ControlClient.IsThereAsync(socket, cancel);
+        // First: what waits for somebody who is gone is what hurts most. What fails of it keeps the rest from nothing.
+        IReadOnlyList<string> holds = [];
+        List<CheckLine> kept = [];
+        FlipException? failure = null;
+        try
+        {
+            holds = HoldTraces.Remove();
+            kept = [.. HoldTraces.Find().Where(h => h.Lives).Select(h => new CheckLine("hold", false,
+                $"of {h.Owner}: its process lives, so it stays, and opens at its end", "wait for it, or end it", Warning: true))];
+        }
+        catch (FlipException e)
+        {
+            failure = e;
+        }
         IReadOnlyList<string> removed = KernelTraces.Remove();
-        List<CheckLine> lines = removed.Count == 0
+        List<CheckLine> lines = removed.Count + holds.Count == 0
             ? [new CheckLine("removed", true, "nothing: the kernel has no rule of ours")]
-            : [.. removed.Select(r => new CheckLine("removed", true, r))];
+            : [.. holds.Concat(removed).Select(r => new CheckLine("removed", true, r))];
+        lines.AddRange(kept);
         if (removed.Count > 0)
             lines.Add(new CheckLine("new connections", false,
                 "go to whatever listens on the front ports now", "start what should serve them", Warning: true));
         if (daemonRuns)
-            lines.Add(new CheckLine("daemon", false, $"still answers on {socket} and may put the rules back",
+            lines.Add(new CheckLine("daemon", false, $"still answers on {socket} and puts the rules back at once, unless redirect.lost is report",
                 "systemctl stop flipcontrollerd, then reset again", Warning: true));
+        Report(call, lines);
+        return failure is null ? ExitCode.Done : throw failure;
+    }
+
+    private static void Report(Call call, IEnumerable<CheckLine> lines)
+    {
         var report = new CheckReport(true, [.. lines]);
         if (!call.Terminal.Printed(report)) Checks.Print(call.Terminal, report);
-        return ExitCode.Done;
     }
 }

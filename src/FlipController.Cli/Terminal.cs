@@ -4,6 +4,7 @@ using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 using FlipController.Core;
+using FlipController.Linux;
 using Microsoft.Win32.SafeHandles;
 using Spectre.Console;
 
@@ -20,27 +21,32 @@ internal sealed class Terminal
     };
 
     private readonly TextWriter _error;
-    private readonly int _width;
+    private readonly Lazy<(IAnsiConsole Console, int Width)> _console;
 
     private Terminal(TextWriter output, TextWriter error, bool json)
     {
         Output = output;
         _error = error;
         Json = json;
-        bool person = ReferenceEquals(output, System.Console.Out) && !System.Console.IsOutputRedirected;
+        // .NET's console sets the terminal up for itself when it is first looked at: not for a verb that leaves it to a command.
+        bool person = output is not StreamWriter && ReferenceEquals(output, System.Console.Out) && !System.Console.IsOutputRedirected;
         bool plain = !person || Environment.GetEnvironmentVariable("NO_COLOR") is { Length: > 0 }
             || Environment.GetEnvironmentVariable("TERM") == "dumb";
         IsLive = !plain && !json;
-        Console = AnsiConsole.Create(new AnsiConsoleSettings
+        _console = new Lazy<(IAnsiConsole, int)>(() =>
         {
-            Ansi = plain ? AnsiSupport.No : AnsiSupport.Detect,
-            ColorSystem = plain ? ColorSystemSupport.NoColors : ColorSystemSupport.Detect,
-            Interactive = plain ? InteractionSupport.No : InteractionSupport.Detect,
-            Out = new AnsiConsoleOutput(output),
+            IAnsiConsole console = AnsiConsole.Create(new AnsiConsoleSettings
+            {
+                Ansi = plain ? AnsiSupport.No : AnsiSupport.Detect,
+                ColorSystem = plain ? ColorSystemSupport.NoColors : ColorSystemSupport.Detect,
+                Interactive = plain ? InteractionSupport.No : InteractionSupport.Detect,
+                Out = new AnsiConsoleOutput(output),
+            });
+            int width = console.Profile.Width;
+            // Lines are never broken here: nobody wants them so in a log, and a terminal does it better than a table cell.
+            console.Profile.Width = 10_000;
+            return (console, width);
         });
-        _width = Console.Profile.Width;
-        // Lines are never broken here: nobody wants them so in a log, and a terminal does it better than a table cell.
-        Console.Profile.Width = 10_000;
     }
 
     public bool Json { get; }
@@ -53,14 +59,14 @@ internal sealed class Terminal
 
     public TextWriter Output { get; }
 
-    public IAnsiConsole Console { get; }
+    public IAnsiConsole Console => _console.Value.Console;
 
     /// <summary>For what is drawn over and over, which must know the true width.</summary>
     public IAnsiConsole Live
     {
         get
         {
-            Console.Profile.Width = _width;
+            Console.Profile.Width = _console.Value.Width;
             return Console;
         }
     }
@@ -101,6 +107,9 @@ internal sealed class Terminal
         return stream.CanSeek ? System.Console.Out : new StreamWriter(stream, new UTF8Encoding(false)) { AutoFlush = true };
     }
 
+    /// <summary>1 or 2 as a command has it, too.</summary>
+    public static TextWriter Shared(InheritedOutput output) => new StreamWriter(output, new UTF8Encoding(false)) { AutoFlush = true };
+
     public static Terminal For(ParseResult parsed) =>
         new(parsed.InvocationConfiguration.Output, parsed.InvocationConfiguration.Error, parsed.GetValue(GlobalOptions.Json));
 
@@ -121,5 +130,6 @@ internal sealed class Terminal
         return (int)failure.Code;
     }
 
-    private static string Serialized<T>(T record) => JsonSerializer.Serialize(record, (JsonTypeInfo<T>)Wire.GetTypeInfo(typeof(T)));
+    /// <summary>The wire record as one line of JSON.</summary>
+    public static string Serialized<T>(T record) => JsonSerializer.Serialize(record, (JsonTypeInfo<T>)Wire.GetTypeInfo(typeof(T)));
 }

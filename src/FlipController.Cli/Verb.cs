@@ -37,6 +37,9 @@ internal sealed class Verb : Command
     }
 
     public IReadOnlyList<string> Examples { get; }
+
+    /// <summary>A command of the user's, whose terminal and signals are left to it.</summary>
+    public bool RunsACommand { get; init; }
 }
 
 /// <summary>What a running verb has at hand.</summary>
@@ -56,6 +59,9 @@ internal enum ExitCode
     Usage = 2,
     Refused = 3,
     Unreachable = 4,
+    /// <summary>As shells say it: of a command to run.</summary>
+    NotExecutable = 126,
+    NotFound = 127,
     /// <summary>128 + SIGINT, as shells say it.</summary>
     Interrupted = 130,
 }
@@ -71,7 +77,7 @@ internal sealed class VerbFailure(ExitCode code, string sentence) : Exception(se
         ExitCode.Refused => "refused",
         ExitCode.Unreachable => "unreachable",
         ExitCode.Interrupted => "interrupted",
-        ExitCode.Done or ExitCode.Failed => "failed",
+        ExitCode.Done or ExitCode.Failed or ExitCode.NotExecutable or ExitCode.NotFound => "failed",
     }, Message);
 }
 

@@ -69,19 +69,25 @@ public sealed record PortsOptions
 
 public enum RedirectMethod { Nftables }
 
+public enum LostRules { Repair, Report }
+
 public sealed record RedirectOptions
 {
     public RedirectMethod Method { get; init; } = RedirectMethod.Nftables;
     /// <summary>The bits of the connection mark that are ours: one run of at least 8 bits; the upper 4 name the pair.</summary>
     public uint MarkMask { get; init; } = 0x00ffff00;
+    /// <summary>What is done about our rules when somebody else removed or changed them.</summary>
+    public LostRules Lost { get; init; } = LostRules.Repair;
 }
 
-public enum HoldMethod { Auto, None }
+public enum HoldMethod { Auto, Plug, Queue, Drop, None }
 
 public sealed record HoldOptions
 {
     public HoldMethod Method { get; init; } = HoldMethod.Auto;
     public TimeSpan Max { get; init; } = TimeSpan.FromMilliseconds(100);
+    /// <summary>Where clients come in, for the plug; empty: every device but lo that is up.</summary>
+    public ImmutableArray<string> Devices { get; init; } = [];
 }
 
 public enum ParityRule { All, None }

@@ -117,13 +117,17 @@ public static class ConfigurationReader
                 Method = redirect.Value("method", initial.Redirect.Method,
                     OneOf([("nftables", RedirectMethod.Nftables)], "iptables", "listener")),
                 MarkMask = redirect.Value("mark_mask", initial.Redirect.MarkMask, MarkMask),
+                Lost = redirect.Value("lost", initial.Redirect.Lost, OneOf([("repair", LostRules.Repair), ("report", LostRules.Report)])),
             },
             Hold = new HoldOptions
             {
                 Method = hold.Value("method", initial.Hold.Method,
-                    OneOf([("auto", HoldMethod.Auto), ("none", HoldMethod.None)], "plug", "queue", "drop")),
-                // TCP sends a SYN again after 1 s: a longer hold would be noticed as more than a delay (RFC 6298, 2.1).
-                Max = hold.Value("max", initial.Hold.Max, Duration(TimeSpan.FromMilliseconds(1), TimeSpan.FromMilliseconds(900))),
+                    OneOf([("auto", HoldMethod.Auto), ("plug", HoldMethod.Plug), ("queue", HoldMethod.Queue), ("drop", HoldMethod.Drop),
+                        ("none", HoldMethod.None)])),
+                // TCP sends a SYN again after 1 s: a longer hold would be noticed as more than a delay (RFC 6298, 2.1). A shorter one
+                // than 10 ms might end before its window begins: from when its guard was started it counts.
+                Max = hold.Value("max", initial.Hold.Max, Duration(TimeSpan.FromMilliseconds(10), TimeSpan.FromMilliseconds(900))),
+                Devices = hold.List("devices", initial.Hold.Devices, DeviceName),
             },
             Gate = new GateOptions
             {

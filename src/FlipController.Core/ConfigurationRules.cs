@@ -87,6 +87,14 @@ internal static partial class ConfigurationRules
             ? null : "the name of a peer: letters, digits, ., -, _ and :";
     }
 
+    /// <summary>dev_valid_name() in net/core/dev.c; what follows a colon would be an alias of an address, and no device.</summary>
+    public static string? DeviceName(string text, out string value)
+    {
+        value = text;
+        return text.Length is > 0 and <= 15 && text is not ("." or "..") && !text.Any(c => c is '/' or ':' || char.IsWhiteSpace(c) || char.IsControl(c))
+            ? null : "the name of a network device: at most 15 characters, none of them a space, / or :";
+    }
+
     public static string? Group(string text, out string value)
     {
         value = text;

@@ -41,5 +41,8 @@ public sealed record Generation(
 
     public override int GetHashCode() => HashCode.Combine(Number, Pid, StartTicks);
 
+    /// <inheritdoc cref="Machine.PairState.Shifted"/>
+    public Generation Shifted(TimeSpan by) => this with { Since = Since + by };
+
     public override string ToString() => $"generation {Number} ({Slot.Name()})";
 }

@@ -18,7 +18,9 @@ public sealed record StatusReport(ImmutableArray<PairStatus> Pairs);
 /// <param name="Redirect">How NEW connections are sent, and to which generation the kernel sends them now.</param>
 /// <param name="UndoEnds">When the undo window closes, while it is open.</param>
 /// <param name="Fault">What is wrong now, in one sentence; null when nothing is.</param>
-/// <param name="Warnings">What HAProxy said when the active generation was started.</param>
+/// <param name="Warnings">
+/// What HAProxy said when the active generation was started; private ports that are not the pair's own; rules of others that disturb it.
+/// </param>
 /// <param name="Drain">The drain that was asked for and has not ended.</param>
 /// <param name="HeldSlot">The slot in which nothing starts, until undrain.</param>
 /// <param name="Unmanaged">The HAProxy that NEW connections were taken over from; null: none was.</param>
@@ -75,9 +77,11 @@ public sealed record RuntimeFate(ImmutableArray<string>? Carried, ImmutableArray
 
 /// <param name="WindowUs">From closing the hold (with none: from the start of the transaction) to opening it, microseconds.</param>
 /// <param name="Held">Connections that waited.</param>
+/// <param name="LongestWaitUs">At most so long did the first of them wait, microseconds.</param>
+/// <param name="Remark">What was not as it should be, in a sentence; null: nothing.</param>
 public sealed record HoldReport(
     string Method, [property: JsonPropertyName("window_us")] long WindowUs, int Held,
-    [property: JsonPropertyName("longest_wait_us")] long LongestWaitUs);
+    [property: JsonPropertyName("longest_wait_us")] long LongestWaitUs, string? Remark = null);
 
 /// <summary>Body of POST /v1/pairs/NAME/flip.</summary>
 /// <param name="Wait">Answer when the flip has ended; false: as soon as it is accepted.</param>
@@ -160,6 +164,18 @@ public sealed record CheckReport(bool Ok, ImmutableArray<CheckLine> Lines);
 /// <param name="Remedy">What to do about it, when it is not right.</param>
 public sealed record CheckLine(string Subject, bool Ok, string Found, string? Remedy = null, bool Warning = false);
 
+/// <summary>flipctl protect, with --json on stderr and with --report in a file.</summary>
+/// <param name="OpenedBy">command (it ended), cap, signal, or switch (protect itself was frozen or late).</param>
+/// <param name="WindowUs">From closing the hold to opening it, microseconds.</param>
+/// <param name="Dropped">Lost, as the limit was reached; with method drop: all that came.</param>
+/// <param name="NotAccepted">Connections from before the hold that nobody had accepted yet when the command was started.</param>
+/// <param name="ExitCode">The command's, and flipctl's.</param>
+/// <param name="Error">Why the command was not started; null: it was.</param>
+public sealed record ProtectReport(
+    ImmutableArray<int> Ports, ImmutableArray<string> Command, string Method, string Why, string OpenedBy,
+    [property: JsonPropertyName("window_us")] long WindowUs, long Held, [property: JsonPropertyName("longest_wait_us")] long LongestWaitUs,
+    long Dropped, int NotAccepted, int ExitCode, string? Reason, string? Error, ImmutableArray<string> Warnings);
+
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
 [JsonSerializable(typeof(StatusReport))]
 [JsonSerializable(typeof(FlipRequest))]
@@ -182,4 +198,5 @@ public sealed record CheckLine(string Subject, bool Ok, string Found, string? Re
 [JsonSerializable(typeof(CloseAnswer))]
 [JsonSerializable(typeof(DrainCurve))]
 [JsonSerializable(typeof(DrainsReport))]
+[JsonSerializable(typeof(ProtectReport))]
 public sealed partial class WireJson : JsonSerializerContext;

@@ -1,10 +1,9 @@
 using System.Globalization;
-using System.Net.Sockets;
+using System.Text;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 using FlipController.Core;
 using Microsoft.AspNetCore.Builder;
-using Microsoft.AspNetCore.Connections.Features;
 using Microsoft.AspNetCore.Http;
 
 namespace FlipController.Daemon;
@@ -17,6 +16,7 @@ internal static class ControlApi
     public static void Map(WebApplication app, Fleet fleet, ILogger log, CancellationToken stopping)
     {
         app.Use((context, next) => GuardAsync(context, next, log));
+        app.Use((context, next) => AskedAsync(context, next, log));
         app.MapGet("/v1/status", context => StatusAsync(context, fleet));
         Pair(HttpMethods.Get, "", async (context, pair) =>
             await AnswerAsync(context, WireJson.Default.PairStatus, await pair.StatusAsync(context.RequestAborted)));
@@ -26,13 +26,13 @@ internal static class ControlApi
         Pair(HttpMethods.Get, "/plan", async (context, pair) =>
         {
             string? binary = context.Request.Query["binary"];
-            if (binary is not null && await DeniedAsync(context, "name the program that runs (--binary)")) return;
+            if (binary is not null && await DeniedAsync(context, log, "name the program that runs (--binary)")) return;
             await AnswerAsync(context, WireJson.Default.PlanReport, await pair.PlanAsync(binary, context.RequestAborted));
         });
         Pair(HttpMethods.Post, "/flip", async (context, pair) =>
         {
             FlipRequest request = await BodyAsync(context, WireJson.Default.FlipRequest) ?? new FlipRequest();
-            if (request.Binary is not null && await DeniedAsync(context, "name the program that runs (--binary)")) return;
+            if (request.Binary is not null && await DeniedAsync(context, log, "name the program that runs (--binary)")) return;
             await EndedAsync(context, pair, AnswerOf(pair, pair.FlipAsync(request)), request.Wait, stopping);
         });
         Pair(HttpMethods.Post, "/rollback", async (context, pair) =>
@@ -43,14 +43,14 @@ internal static class ControlApi
         Pair(HttpMethods.Post, "/adopt", async (context, pair) =>
         {
             AdoptRequest request = await BodyAsync(context, WireJson.Default.AdoptRequest) ?? new AdoptRequest();
-            if (await DeniedAsync(context, "take over from another program")) return;
+            if (await DeniedAsync(context, log, "take over from another program")) return;
             bool done = await pair.FindUnmanagedAsync(request);
             await EndedAsync(context, pair, pair.AdoptAsync(request, done), request.Wait, stopping);
         });
         Pair(HttpMethods.Post, "/release", async (context, pair) =>
         {
             ReleaseRequest request = await BodyAsync(context, WireJson.Default.ReleaseRequest) ?? new ReleaseRequest();
-            if (await DeniedAsync(context, "give back to another program, which may be started for that")) return;
+            if (await DeniedAsync(context, log, "give back to another program, which may be started for that")) return;
             await EndedAsync(context, pair, AnswerOf(pair, pair.ReleaseAsync(request)), request.Wait, stopping);
         });
         Pair(HttpMethods.Post, "/drain", async (context, pair) =>
@@ -112,17 +112,29 @@ internal static class ControlApi
     });
 
     /// <summary>
+    /// What somebody wants changed is said in the log before it is done, with who wants it: nobody can be asked afterwards. A caller who
+    /// is refused stands there as well.
+    /// </summary>
+    private static async Task AskedAsync(HttpContext context, RequestDelegate next, ILogger log)
+    {
+        if (!HttpMethods.IsGet(context.Request.Method) && Caller.Of(context) is { } caller)
+        {
+            byte[] body = await BytesAsync(context);
+            log.LogInformation(new EventId(141, "Asked"), "{Caller} asks for {What}", caller,
+                Caller.Shown($"{context.Request.Method} {context.Request.Path} {Encoding.UTF8.GetString(body)}".TrimEnd()));
+            context.Request.Body = new MemoryStream(body);
+        }
+        await next(context);
+    }
+
+    /// <summary>
     /// The control group may say when and back, not what runs as root: that is for root alone. True: the caller has been refused.
     /// </summary>
-    private static async Task<bool> DeniedAsync(HttpContext context, string what)
+    private static async Task<bool> DeniedAsync(HttpContext context, ILogger log, string what)
     {
-        // struct ucred { pid_t pid; uid_t uid; gid_t gid; }: unix(7), SO_PEERCRED
-        const int solSocket = 1, soPeerCred = 17;
-        byte[] credentials = new byte[12];
-        Socket? socket = context.Features.Get<IConnectionSocketFeature>()?.Socket;
-        bool isRoot = socket?.GetRawSocketOption(solSocket, soPeerCred, credentials) == credentials.Length
-            && BitConverter.ToUInt32(credentials, 4) == 0;
-        if (isRoot) return false;
+        Caller? caller = Caller.Of(context);
+        if (caller is { Uid: 0 }) return false;
+        log.LogWarning(new EventId(142, "Denied"), "{Caller} is refused {What}: only root may {Do}", caller, Caller.Shown(context.Request.Path), what);
         await RefuseAsync(context, 403, "refused", $"only root may {what}; nothing was done");
         return true;
     }
@@ -266,10 +278,16 @@ internal static class ControlApi
 
     private static async Task<T?> BodyAsync<T>(HttpContext context, JsonTypeInfo<T> type) where T : class
     {
+        byte[] body = await BytesAsync(context);
+        return body.Length == 0 ? null : JsonSerializer.Deserialize(body, type);
+    }
+
+    private static async Task<byte[]> BytesAsync(HttpContext context)
+    {
         using var body = new MemoryStream();
         // Kestrel ends this at the largest request; a chunked body has no length to look at before.
         await context.Request.Body.CopyToAsync(body, context.RequestAborted);
-        return body.Length == 0 ? null : JsonSerializer.Deserialize(body.ToArray(), type);
+        return body.ToArray();
     }
 
     private static async Task AnswerAsync<T>(HttpContext context, JsonTypeInfo<T> type, T answer, int status = 200)

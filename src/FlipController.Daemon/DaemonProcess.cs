@@ -3,6 +3,7 @@ using System.Net.Sockets;
 using System.Runtime.InteropServices;
 using FlipController.Core;
 using FlipController.Linux;
+using FlipController.Linux.Hold;
 using FlipController.Linux.Kernel;
 using FlipController.Linux.Redirect;
 using FlipController.Linux.State;
@@ -45,17 +46,25 @@ internal static class DaemonProcess
         {
             using StateLock _ = StateLock.Take(configuration.State);
             await RefuseOccupiedAsync(configuration.Control.Socket);
+            OpenHolds(log); // before anything else: somebody may still wait for a daemon that was killed
             using NftRedirect redirect = NftRedirect.Open();
+            using ForeignRules others = ForeignRules.Open();
             using var deaths = new DeathWatch();
-            using ConntrackLedger? ledger = ConntrackLedger.Open(TimeProvider.System);
+            Fleet.EnsureRuntime(configuration.Runtime);
+            SteadyTime time = SteadyTime.Begin(TimeProvider.System, Path.Combine(configuration.Runtime, "clock"), out TimeSpan setBy);
+            if (setBy != TimeSpan.Zero)
+                log.LogWarning(new EventId(7, "ClockSet"), "the clock was set by {Seconds} s since the daemon started last; deadlines that run come as long from now as they would have", setBy.TotalSeconds);
+            using ConntrackLedger? ledger = ConntrackLedger.Open(time);
             ledger?.Listen();
-            await using var fleet = new Fleet(configuration, file, redirect, deaths, ledger, TimeProvider.System, log);
+            await using var fleet = new Fleet(configuration, file, redirect, others, deaths, ledger, time, setBy, log);
             using var stopping = CancellationTokenSource.CreateLinkedTokenSource(stop);
             using PosixSignalRegistration term = PosixSignalRegistration.Create(PosixSignal.SIGTERM, c => Stop(c, stopping));
             using PosixSignalRegistration interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, c => Stop(c, stopping));
             using PosixSignalRegistration hangup = PosixSignalRegistration.Create(PosixSignal.SIGHUP, c => Reload(c, fleet, notify, log));
             using Socket control = SharedSocket.Bind(configuration.Control.Socket, configuration.Control.Group);
             await fleet.StartAsync();
+            using NftWatch rules = NftWatch.Open(fleet.RulesChanged, others.Changed);
+            fleet.RulesChanged(); // what was done between the start of the first pair and now
             await using WebApplication app = Api(configuration, control, fleet, log, stopping.Token);
             await app.StartAsync(CancellationToken.None);
             notify.Send("READY=1\nSTATUS=" + $"{configuration.Pairs.Count} pairs");
@@ -74,6 +83,19 @@ internal static class DaemonProcess
             log.LogCritical(new EventId(3, "CannotRun"),
                 "flipcontrollerd cannot run: {Why} `flipctl doctor --config {File}` looks at everything it needs.", e.Message, file);
             return Failed;
+        }
+    }
+
+    /// <summary>Its failure keeps nobody from being served.</summary>
+    private static void OpenHolds(Microsoft.Extensions.Logging.ILogger log)
+    {
+        try
+        {
+            foreach (string hold in HoldTraces.Remove()) log.LogWarning(new EventId(5, "Opened"), "{Hold}", hold);
+        }
+        catch (FlipException e)
+        {
+            log.LogError(new EventId(6, "NotOpened"), "holds of processes that are gone could not all be removed: {Why}", e.Message);
         }
     }
 

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Collections.Immutable;
 using FlipController.Core;
 using FlipController.Core.Machine;
@@ -22,6 +23,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     private static readonly TimeSpan s_lastArrivals = TimeSpan.FromMilliseconds(100);
 
     private readonly long _unkeptAtStart = UnkeptSyns.Count();
+    private readonly ConcurrentDictionary<ProcessIdentity, bool> _finishing = new();
 
     /// <summary>
     /// Soft stop, then the drain deadlines: at each one what is left of its services is closed gently; the last one posts DrainDue.
@@ -287,6 +289,22 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
         place.Remove();
     }
 
+    /// <summary>What nobody knows any more may have connections: then it is told to stop and ends with the last of them.</summary>
+    private async Task FinishAsync(int number, CancellationToken stop)
+    {
+        using var sockets = new SockDiag();
+        if (Instance.LeftBehind(edge.PlaceOf(number)) is not { } process || ProcessSockets.Connected(sockets, process.Pid) is not (> 0 and int open))
+        {
+            await EndAsync(edge, number, stop);
+            return;
+        }
+        if (!_finishing.TryAdd(process, true)) return;
+        process.Signal(SoftStop);
+        edge.Log.LogWarning(new EventId(156, "Unknown"),
+            "pair {Pair}: generation {Number} (process {Pid}) is not in the saved state and has {Count} connections open, to clients and to servers; it was told to stop listening and ends with them, whenever that is",
+            edge.Name, number, process.Pid, open);
+    }
+
     private static async Task EndAsync(PairEdge edge, ProcessIdentity process, CancellationToken stop)
     {
         var died = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -340,7 +358,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
         // A higher number is of a flip that began after this look at the state.
         bool Belongs(int number) => known.Contains(number) || number > state.LastNumber || isMade(number);
         foreach (int number in edge.Redirect.Generations(edge.Name).Where(n => !Belongs(n))) Forget(edge, number);
-        foreach (int number in GenerationPlace.Numbers(edge.Runtime, edge.Name).Where(n => !Belongs(n))) await EndAsync(edge, number, stop);
+        foreach (int number in GenerationPlace.Numbers(edge.Runtime, edge.Name).Where(n => !Belongs(n))) await FinishAsync(number, stop);
         edge.Store.PruneSnapshots(n => Belongs(n) || n == state.LastGood || n == state.BeforeLast);
     }
 }

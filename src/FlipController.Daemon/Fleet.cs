@@ -11,13 +11,14 @@ namespace FlipController.Daemon;
 
 /// <summary>All pairs of one configuration, and the reload of it. Pairs share the process, the kernel handles and nothing else.</summary>
 internal sealed class Fleet(
-    Configuration configuration, string file, NftRedirect redirect, DeathWatch deaths, ConntrackLedger? ledger, TimeProvider time,
-    ILogger log) : IAsyncDisposable
+    Configuration configuration, string file, NftRedirect redirect, ForeignRules others, DeathWatch deaths, ConntrackLedger? ledger, SteadyTime time,
+    TimeSpan clockSetBy, ILogger log) : IAsyncDisposable
 {
     private readonly ConcurrentDictionary<string, Pair> _pairs = new(StringComparer.Ordinal);
     private readonly TaskCompletionSource<string> _broken = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly ConcurrentDictionary<string, DrainSessions> _sessions = new(StringComparer.Ordinal);
     private readonly SemaphoreSlim _oneReload = new(1);
+    private readonly Lock _holdTurn = new();
     private FrontAddresses? _fronts;
     private Configuration _configuration = configuration;
 
@@ -32,16 +33,21 @@ internal sealed class Fleet(
 
     public Pair? Find(string name) => _pairs.GetValueOrDefault(name);
 
+    /// <summary>Something about the table of all of them changed.</summary>
+    public void RulesChanged()
+    {
+        foreach (Pair pair in _pairs.Values) pair.RulesChanged();
+    }
+
     public async Task StartAsync()
     {
-        AtomicFile.EnsurePrivateDirectory(_configuration.State);
-        EnsureRuntime(_configuration.Runtime);
+        AtomicFile.EnsurePrivateDirectory(_configuration.State, mayBeLink: true);
         redirect.EnsureBase([.. _configuration.Pairs.Values.Select(p => NftPairOf(_configuration, p.Name))]);
         // A SIGHUP may come already: two owners of one pair would undo each other's work.
         await _oneReload.WaitAsync();
         try
         {
-            foreach (PairOptions options in _configuration.Pairs.Values) await AddAsync(_configuration, options);
+            foreach (PairOptions options in _configuration.Pairs.Values) await AddAsync(_configuration, options, clockSetBy);
         }
         finally
         {
@@ -50,24 +56,26 @@ internal sealed class Fleet(
     }
 
     /// <summary>Others may pass through to the control socket; what is private has directories of its own.</summary>
-    private static void EnsureRuntime(string path)
+    public static void EnsureRuntime(string path)
     {
         const UnixFileMode mode = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute
             | UnixFileMode.GroupRead | UnixFileMode.GroupExecute | UnixFileMode.OtherRead | UnixFileMode.OtherExecute;
         Directory.CreateDirectory(path, mode);
     }
 
-    private async Task AddAsync(Configuration configuration, PairOptions options)
+    private async Task AddAsync(Configuration configuration, PairOptions options, TimeSpan clockSetBy)
     {
-        IReadOnlyDictionary<string, int> indexes = PairIndexes.Assign(configuration.State, [.. configuration.Pairs.Keys]);
+        IReadOnlyDictionary<string, int> indexes = PairIndexes.Assign(
+            configuration.State, [.. configuration.Pairs.Keys], () => Recovery.IndexesInUse(configuration),
+            broken => log.LogError(new EventId(133, "Broken"), "{Broken}; the pairs get the numbers that their living connections bear", broken));
         NftPair ports = NftPairOf(configuration, options.Name);
         var edge = new PairEdge(
             options, configuration.Runtime, ports.Blue, ports.Green, new ConnectionMark(options.Redirect.MarkMask, indexes[options.Name]),
             new PairStore(configuration.State, options.Name), redirect, deaths, Notices,
             _fronts ??= new FrontAddresses(() => _pairs.Values), time, log,
             new DrainLog(configuration.State, options.Name),
-            _sessions.GetOrAdd(options.Name, _ => new DrainSessions()), ledger);
-        var pair = new Pair(edge);
+            _sessions.GetOrAdd(options.Name, _ => new DrainSessions()), ledger, _holdTurn, others);
+        var pair = new Pair(edge, clockSetBy);
         await pair.StartAsync();
         _pairs[options.Name] = pair;
         _ = WatchOverAsync(pair);
@@ -136,7 +144,7 @@ internal sealed class Fleet(
             {
                 try
                 {
-                    await AddAsync(wanted, options);
+                    await AddAsync(wanted, options, TimeSpan.Zero); // what was saved a moment ago is of this clock
                 }
                 catch (Exception e) when (e is FlipException or IOException or UnauthorizedAccessException)
                 {
@@ -163,7 +171,8 @@ internal sealed class Fleet(
     {
         Haproxy = o.Haproxy with { Config = [], AlsoWatch = [], EnvironmentFiles = [], Environment = ImmutableSortedDictionary<string, string>.Empty }, Gate = o.Gate with { Probes = [] },
         Drain = o.Drain with { Services = ImmutableSortedDictionary<string, TimeSpan>.Empty }, Hooks = new HooksOptions(),
-    }, string.Join('\0', o.Haproxy.Config), string.Join('\0', o.Haproxy.AlsoWatch), string.Join('\0', o.Gate.Probes),
+        Hold = o.Hold with { Devices = [] },
+    }, string.Join('\0', o.Hold.Devices), string.Join('\0', o.Haproxy.Config), string.Join('\0', o.Haproxy.AlsoWatch), string.Join('\0', o.Gate.Probes),
         string.Join('\0', o.Haproxy.EnvironmentFiles), string.Join('\0', o.Haproxy.Environment), string.Join('\0', o.Drain.Services),
         string.Join('\0', o.Hooks.Switched), string.Join('\0', o.Hooks.Drained), string.Join('\0', o.Hooks.Failed));
 

@@ -4,7 +4,10 @@ using FlipController.Linux;
 
 namespace FlipController.Daemon;
 
-/// <summary>Runs the operator's programs after an event: an argument list, no shell, a time limit. Their failure changes nothing.</summary>
+/// <summary>
+/// Runs the operator's programs after an event: an argument list, no shell, a plain environment, a time limit. Their failure changes
+/// nothing.
+/// </summary>
 internal sealed class Hooks(PairEdge edge)
 {
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);

@@ -30,7 +30,8 @@ internal sealed class Leaving
         (_began, Flip) = (before.Began, before.Flip);
         _samples.AddRange(before.Samples);
         _marks.AddRange(before.Marks);
-        IsStopped = edge.Sessions.Find(generation.Number) is not null && before.Marks.Any(m => m.Kind == "retired");
+        // The mark is the last that is done about it; only what another process of ours has noted is looked at again.
+        IsStopped = before.Marks.Any(m => m.Kind == "retired") && (Session is not null || !PairEdge.Listens(generation));
         _status = _status with { Closed = before.Closed, AtBegin = before.Samples.IsEmpty ? null : before.Samples[0].Connections };
     }
 
@@ -136,12 +137,13 @@ internal sealed class Leaving
         }
     }
 
-    /// <summary>Its process is gone.</summary>
+    /// <summary>Its process is gone: told once, however many have seen it.</summary>
     public void End()
     {
         Sample(0);
         lock (_lock)
         {
+            if (_ended is not null) return;
             _ended = _edge.Now;
             _marks.Add(new DrainMark(Seconds(_edge.Now), "ended", "its process is gone"));
         }

@@ -34,6 +34,12 @@ internal sealed class LoopKeeping(PairEdge edge, Func<PairState> state)
         return true;
     }
 
+    /// <summary>What was done is undone: somebody else removed the rules.</summary>
+    public void Forget()
+    {
+        lock (_turn) (_asked, _done) = (null, null);
+    }
+
     public async Task KeepAsync(CancellationToken stop)
     {
         for (bool told = false; Keep() is { } why; told = true)

@@ -22,11 +22,12 @@ internal sealed partial class Pair : IAsyncDisposable
     private Task _work = Task.CompletedTask;
     private string? _unreadable;
 
-    public Pair(PairEdge edge)
+    /// <param name="clockSetBy">By how much the clock was set since what is saved was saved.</param>
+    public Pair(PairEdge edge, TimeSpan clockSetBy)
     {
         _edge = edge;
-        PairState saved = edge.Store.Read() ?? PairState.Initial(edge.Name);
-        _loop = new PairLoop(saved, edge.Store.Save, RunEffectAsync, edge.Notices, edge.Log);
+        PairState saved = Recovery.Load(edge, clockSetBy);
+        _loop = new PairLoop(saved, edge.Store.Save, RunEffectAsync, edge.Notices, edge.Log, e => _effects!.AskAgain(e));
         _effects = new PairEffects(edge, () => _loop.State, _loop.Post, _loop.Complete);
     }
 
@@ -34,7 +35,7 @@ internal sealed partial class Pair : IAsyncDisposable
 
     public PairOptions Options => _edge.Options;
 
-    public NftPair Ports => new(Name, _edge.Blue, _edge.Green);
+    public NftPair Ports => _edge.Ports;
 
     public PairState State => _loop.State;
 
@@ -50,23 +51,24 @@ internal sealed partial class Pair : IAsyncDisposable
         var alive = ImmutableHashSet.CreateBuilder<int>();
         foreach (Generation generation in saved.Generations)
             if (await IsFoundAsync(generation)) alive.Add(generation.Number);
+        if (alive.Count > 0) _effects.Ports.TakeUp();
         ImmutableSortedSet<int> chains = _edge.Redirect.Generations(Name);
-        foreach (Generation generation in new[] { saved.Active, saved.Phase.Standby, saved.Phase.Previous }.OfType<Generation>())
-            if (alive.Contains(generation.Number) && !chains.Contains(generation.Number))
-                _edge.Redirect.AddGeneration(
-                    Name, generation.Number, _edge.Mark.ValueOf(generation.Tag), _edge.Mark.Mask, generation.Ports);
+        foreach (Generation generation in saved.Warm)
+            if (alive.Contains(generation.Number) && !chains.Contains(generation.Number)) _edge.AddChain(generation);
         int? redirectTo = _edge.Redirect.ReadActive(Name);
         _edge.PointStats(redirectTo is { } served && alive.Contains(served) ? served : null);
-        if (saved.Phase is not Cold)
-            _edge.Log.LogInformation(new EventId(120, "Observed"),
-                "pair {Pair}: was {Phase}, found generations [{Alive}] alive, the rule names {Redirect}",
-                Name, saved.Phase.Name, string.Join(", ", alive.Order()), redirectTo?.ToString() ?? "none");
+        _edge.Log.LogInformation(new EventId(120, "Observed"),
+            "pair {Pair}: was {Phase}, found generations [{Alive}] alive, the rule names {Redirect}",
+            Name, saved.Phase.Name, string.Join(", ", alive.Order()), redirectTo?.ToString() ?? "none");
+        foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) Recovery.Note(_edge, generation);
         _loop.Post(new Restarted(_edge.Now, alive.ToImmutable(), redirectTo, _edge.Options.Drain.MaxRetired));
         foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) _effects.Follow(generation);
         _effects.Relieve();
         _effects.KeepServerState();
         _effects.WatchDrains();
+        _effects.WatchActive();
         _effects.KeepLoops();
+        _effects.RehearseHold([.. saved.Generations.Where(g => alive.Contains(g.Number))]);
         Task loop = Task.Run(() => _loop.RunAsync(_stop.Token));
         Task files = _edge.Options.Haproxy.Watch ? Task.Run(() => WatchFilesAsync(_stop.Token)) : Task.CompletedTask;
         _work = BothAsync(loop, files);
@@ -101,8 +103,13 @@ internal sealed partial class Pair : IAsyncDisposable
     {
         await _effects.RunAsync(effect);
         _effects.KeepLoops();
+        // What somebody else did to the rules while ours were being changed, or a generation's were being made.
+        if (effect is Record or Prove) RulesChanged();
         if (_loop.State.Phase is Steady && effect is Record or Retire or Drained) _effects.Sweep(_loop.State);
     }
+
+    /// <summary>Somebody changed our rules, perhaps this very pair.</summary>
+    public void RulesChanged() => _loop.Post(new RulesChanged(_edge.Now));
 
     private async Task WatchFilesAsync(CancellationToken stop)
     {
@@ -210,16 +217,25 @@ internal sealed partial class Pair : IAsyncDisposable
         return new PairStatus(
             Name, s.Phase.Name, active, standby, previous, retired, s.Pending is not null,
             new RedirectStatus("nftables", _edge.Redirect.ReadActive(Name)),
-            new HoldStatus(
-                Options.Hold.Method.ToString().ToLowerInvariant(), "none",
-                "the switch is one transaction, which loses nothing without a hold"),
-            s.LastFlip, undo is null ? null : undo.Since + Options.Watch.Undo, s.Fault ?? Volatile.Read(ref _unreadable),
-            s.Active is null ? [] : Instance.Warnings(_edge.PlaceOf(s.Active.Number)),
+            _effects.Hold.Status,
+            s.LastFlip, undo is null ? null : undo.Since + Options.Watch.Undo, s.Fault ?? _loop.Unsaved ?? _effects.Rules.Fault ?? Volatile.Read(ref _unreadable),
+            Warnings(s),
             s.IsAdopted || s.IsReleased ? await _effects.Fallback.StatusAsync(stop) : null,
             s.Drain is { } order
                 ? new DrainStatus(order.Id, order.Wish.Slot, order.Generations, order.Wish.Deadline, order.Started, order.Wish.Reason)
                 : null,
             s.HeldSlot);
+    }
+
+    private ImmutableArray<string> Warnings(PairState s)
+    {
+        List<string> warnings = [.. s.Active is null ? [] : Instance.Warnings(_edge.PlaceOf(s.Active.Number))];
+        if (_edge.Time.Ahead is var ahead && ahead != TimeSpan.Zero)
+            warnings.Add($"the clock was set by {ahead.TotalSeconds:0} s since the daemon started; deadlines come when they would have, and times are told by the clock as it was");
+        if (ConntrackFill.Read() is { Share: >= ConntrackFill.High } fill)
+            warnings.Add($"{fill.Entries} of {fill.Limit} connections that the kernel can track are there (nf_conntrack_max): beyond it NEW connections are dropped, flip or no flip");
+        if (_effects.Ports.Warning is { } ports) warnings.Add(ports);
+        return [.. warnings, .. _effects.Others.Warnings([.. s.Active?.Ports.Select(p => p.Service) ?? []])];
     }
 
     private GenerationStatus? About(Generation? g, IReadOnlyDictionary<int, ConnectionCounts> counts) => g is null ? null

@@ -9,14 +9,20 @@ namespace FlipController.Daemon;
 /// <summary>What the effects of one pair work with.</summary>
 internal sealed record PairEdge(
     PairOptions Options, string Runtime, PortBlock Blue, PortBlock Green, ConnectionMark Mark, PairStore Store,
-    NftRedirect Redirect, DeathWatch Deaths, NoticeBoard Notices, FrontAddresses Fronts, TimeProvider Time, ILogger Log, DrainLog Drains,
-    DrainSessions Sessions, ConntrackLedger? Ledger)
+    NftRedirect Redirect, DeathWatch Deaths, NoticeBoard Notices, FrontAddresses Fronts, SteadyTime Time, ILogger Log, DrainLog Drains,
+    DrainSessions Sessions, ConntrackLedger? Ledger, Lock HoldTurn, ForeignRules Others)
 {
     public string Name => Options.Name;
 
     public DateTimeOffset Now => Time.GetUtcNow();
 
     public GenerationPlace PlaceOf(int number) => new(Runtime, Name, number);
+
+    public NftPair Ports => new(Name, Blue, Green);
+
+    /// <summary>Makes a generation's chain, which must not be there.</summary>
+    public void AddChain(Generation generation) =>
+        Redirect.AddGeneration(Name, generation.Number, Mark.ValueOf(generation.Tag), Mark.Mask, generation.Ports);
 
     public AdminSocket AdminOf(Generation generation) => new(PlaceOf(generation.Number).AdminSocket);
 
@@ -46,6 +52,20 @@ internal sealed record PairEdge(
         if (generation.Ports.IsEmpty) return 0;
         using var sockets = new SockDiag();
         return sockets.CountByPort(TcpStates.Live, SpanOf(generation)).Where(p => Owns(generation, p.Key)).Sum(p => p.Value);
+    }
+
+    /// <summary>Its process listens on one of them; or the kernel does not tell.</summary>
+    public static bool Listens(Generation generation)
+    {
+        try
+        {
+            using var sockets = new SockDiag();
+            return ProcessSockets.ListeningPorts(sockets, generation.Pid).Any(l => Owns(generation, l.Port));
+        }
+        catch (KernelException)
+        {
+            return true;
+        }
     }
 
     /// <summary>The smallest run of ports with all of a generation's: what the kernel filters by.</summary>

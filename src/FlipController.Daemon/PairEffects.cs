@@ -25,10 +25,23 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     private StandbyStart? _start;
     private PairLedger? _ledger;
     private Departure? _departure;
+    private RuleKeeping? _rules;
     private readonly LoopKeeping _loops = new(edge, state);
     public Drains Drains { get; } = new(edge, state);
 
+    public PairHold Hold { get; } = new(edge);
+
+    public RuleKeeping Rules => _rules ??= new RuleKeeping(edge, state, _loops, () => Beside("inspect again", async stop =>
+    {
+        await Task.Delay(s_firstRetry, edge.Time, stop);
+        post(new RulesChanged(edge.Now));
+    }));
+
     public PairLedger Ledger => _ledger ??= new PairLedger(edge, state, Drains);
+
+    public OthersRules Others { get; } = new(edge);
+
+    public PrivatePorts Ports { get; } = new(edge);
 
     private Departure Leave => _departure ??= new Departure(edge, state, Ledger);
 
@@ -40,7 +53,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     private readonly ServerStateKeeping _serverState = new(edge, state);
     private readonly Gate _gate = new(edge.Options.Gate, edge.Time);
 
-    public StandbyStart Start => _start ??= new StandbyStart(edge, state, Fallback, _serverState);
+    public StandbyStart Start => _start ??= new StandbyStart(edge, state, Fallback, _serverState, Ports);
 
     public ValueTask RunAsync(Effect effect)
     {
@@ -65,6 +78,9 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 break;
             case ClearRedirect clear:
                 post(ClearNow(clear));
+                break;
+            case Inspect inspect:
+                Rules.Keep(inspect.Active);
                 break;
             case ProveFallback prove:
                 Beside("fallback", stop => ProveFallbackAsync(prove, stop));
@@ -123,6 +139,20 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         return ValueTask.CompletedTask;
     }
 
+    /// <summary>Beside the start, which it must not delay: while nobody serves, everybody is refused.</summary>
+    public void RehearseHold(IReadOnlyList<Generation> generations) => Beside("hold", _ =>
+    {
+        Hold.Rehearse(generations);
+        return Task.CompletedTask;
+    });
+
+    /// <summary>Its loop could not take it now.</summary>
+    public void AskAgain(PairEvent e) => Beside("ask again", async stop =>
+    {
+        await Task.Delay(s_firstRetry, edge.Time, stop);
+        post(e);
+    });
+
     /// <summary>For as long as the pair is looked after.</summary>
     public void WatchDrains() => Beside("drains", Drains.RunAsync);
 
@@ -136,6 +166,9 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         edge.Log.Log(drain.Outcome == "failed" ? LogLevel.Warning : LogLevel.Information, new EventId(151, "Drain"), "pair {Pair}: {Drain}", edge.Name, text);
         Tell("progress", state().Phase.Name, text);
     }
+
+    /// <summary>For as long as the pair is looked after.</summary>
+    public void WatchActive() => Beside("active", new ActiveWatch(edge, state, post).RunAsync);
 
     /// <summary>For as long as the pair is looked after.</summary>
     public void KeepServerState() => Beside("server state", _serverState.RunAsync);
@@ -193,24 +226,25 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         {
             NftRedirect.PreparedSwitch prepared = edge.Redirect.PrepareSwitch(edge.Name, order.To.Number);
             int? stayed = null;
-            // While nobody serves every millisecond refuses somebody, and a rehearsal takes ten (the kernel waits to undo it).
+            HoldReport report;
             if (order.From is { } from && ProcessIdentity.Of(from).IsAlive)
             {
                 Hurry(order.To);
                 stayed = PairEdge.Connections(from);
-                prepared.Rehearse();
+                // A hold that was asked for by name is part of a flip; nothing stands in the way back.
+                bool mayGoWithout = edge.Options.Hold.Method == HoldMethod.Auto || state().Phase is not Switching;
+                report = Hold.Run(prepared, [from, order.To], mayGoWithout);
             }
-            int refused;
-            using (UrgentThread.Enter())
+            else
             {
-                // The hot window: one call, nothing else.
-                refused = prepared.Commit();
+                // While nobody serves every millisecond refuses somebody: no hold, no rehearsal.
+                using (UrgentThread.Enter())
+                    if (prepared.Commit() != 0) throw prepared.Failure();
+                Hurry(order.To);
+                report = new HoldReport("none", (long)prepared.Elapsed.TotalMicroseconds, 0, 0);
             }
-            if (refused == 0 && stayed is null) Hurry(order.To);
-            if (refused == 0) edge.PointStats(order.To.Number);
-            return refused == 0
-                ? new Switched(edge.Now, order.To.Number, new HoldReport("none", (long)prepared.Elapsed.TotalMicroseconds, 0, 0), stayed)
-                : new SwitchFailed(edge.Now, order.To.Number, Sentence(order, prepared.Failure().Message));
+            edge.PointStats(order.To.Number);
+            return new Switched(edge.Now, order.To.Number, report, stayed);
         }
         catch (FlipException e)
         {

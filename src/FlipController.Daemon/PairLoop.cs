@@ -11,14 +11,21 @@ namespace FlipController.Daemon;
 /// </summary>
 /// <param name="save">Makes the state last; it is called before any effect of the decision runs.</param>
 /// <param name="run">Carries out one effect.</param>
-public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Effect, ValueTask> run, NoticeBoard notices, ILogger log)
+/// <param name="again">Gets a wish that could not be saved and that nobody waits for, to post it once more later.</param>
+public sealed class PairLoop(
+    PairState initial, Action<PairState> save, Func<Effect, ValueTask> run, NoticeBoard notices, ILogger log, Action<PairEvent> again)
 {
     private readonly Channel<PairEvent> _events = Channel.CreateUnbounded<PairEvent>(new UnboundedChannelOptions { SingleReader = true });
     private readonly ConcurrentDictionary<long, TaskCompletionSource<object>> _waiting = new();
     private PairState _state = initial;
     private long _lastRequest = DateTime.UtcNow.Ticks; // Never one that a saved state may still name.
 
+    private string? _unsaved;
+
     public PairState State => Volatile.Read(ref _state);
+
+    /// <summary>Why the newest state is not on disk, in a sentence; null: it is.</summary>
+    public string? Unsaved => Volatile.Read(ref _unsaved);
 
     /// <summary>Once the loop has ended nobody hears it: the next start looks at what is.</summary>
     public void Post(PairEvent e) => _events.Writer.TryWrite(e);
@@ -96,15 +103,18 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
     {
         try
         {
-            if (next.State != before) save(next.State);
+            if (next.State != before || Unsaved is not null) save(next.State);
+            if (Interlocked.Exchange(ref _unsaved, null) is not null) Log.SavedAgain(log, before.Pair);
             return true;
         }
         catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
         {
-            Log.NotSaved(log, before.Pair, failure.Message);
-            string sentence = $"pair {before.Pair}: the state cannot be saved: {failure.Message}; nothing was begun. "
-                + "Make room or repair the state directory.";
-            foreach (long request in Requests(e)) Fail(request, new FlipException(sentence));
+            const string remedy = "Make room or repair the state directory";
+            string cannot = $"the state cannot be saved: {failure.Message}; no change begins. {remedy}";
+            if (Interlocked.Exchange(ref _unsaved, cannot) != cannot) Log.NotSaved(log, before.Pair, failure.Message);
+            foreach (long request in Requests(e)) Fail(request, new FlipException(
+                $"pair {before.Pair}: the state cannot be saved: {failure.Message}; nothing was begun. {remedy}."));
+            if (e is FlipAsked { Wish.Requests.IsEmpty: true }) again(e);
             return e is not (FlipAsked or RollbackAsked or ReleaseAsked or DrainAsked or DrainCancelled or Undrained);
         }
     }
@@ -164,7 +174,10 @@ public sealed class PairLoop(PairState initial, Action<PairState> save, Func<Eff
             log.LogInformation(new EventId(102, "Denied"), "pair {Pair}: {Event} denied while {State}: {Why}", pair, e, state, why);
 
         public static void NotSaved(ILogger log, string pair, string why) =>
-            log.LogError(new EventId(103, "NotSaved"), "pair {Pair}: the state cannot be saved: {Why}", pair, why);
+            log.LogError(new EventId(103, "NotSaved"), "pair {Pair}: the state cannot be saved: {Why}; no change begins until it can", pair, why);
+
+        public static void SavedAgain(ILogger log, string pair) =>
+            log.LogInformation(new EventId(105, "SavedAgain"), "pair {Pair}: the state can be saved again", pair);
 
         public static void Fault(ILogger log, LogLevel level, string pair, string fault) =>
             log.Log(level, new EventId(104, "Fault"), "pair {Pair}: {Fault}", pair, fault);

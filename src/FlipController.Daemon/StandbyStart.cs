@@ -11,7 +11,7 @@ using FlipController.Linux.State;
 namespace FlipController.Daemon;
 
 /// <summary>From the user's files to a standby that is up: read, render, validate, start. Nothing that has traffic is touched.</summary>
-internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallback fallback, ServerStateKeeping serverState)
+internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallback fallback, ServerStateKeeping serverState, PrivatePorts ports)
 {
     private readonly WatchedFiles _files = new(edge.Options.Haproxy);
 
@@ -22,6 +22,7 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
         GenerationPlace place = edge.PlaceOf(run.Number);
         try
         {
+            ports.Refuse();
             Snapshot snapshot = Content(run);
             if (run.Wish.Trigger == FlipTrigger.Files && snapshot.ContentSha256 == effect.Active?.ContentSha256)
                 return new PrepareFailed(edge.Now, run.Number, "nothing relevant changed", Unchanged: true);
@@ -41,8 +42,9 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
             var generation = new Generation(
                 run.Number, run.Slot, process.Pid, process.StartTicks, process.BootId, snapshot.ConfigSha256, snapshot.ContentSha256,
                 edge.Now, rendered.Services, edge.Mark.NextTag(run.Number, livingTags), version, binary, rendered.Loops);
+            Recovery.Note(edge, generation);
             edge.Redirect.RemoveGeneration(edge.Name, run.Number);
-            edge.Redirect.AddGeneration(edge.Name, run.Number, edge.Mark.ValueOf(generation.Tag), edge.Mark.Mask, generation.Ports);
+            edge.AddChain(generation);
             return new Prepared(edge.Now, generation);
         }
         catch (Exception e) when (e is FlipException or IOException or UnauthorizedAccessException)
@@ -104,6 +106,8 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
     private ImmutableSortedDictionary<string, string> Variables(Snapshot snapshot) =>
         HostSurroundings.Variables(edge.Options.Haproxy, (snapshot.EnvironmentFiles ?? []).Select(f => f.Content));
 
+    public PrivatePorts Ports => ports;
+
     public Snapshot ReadFiles() => _files.Read();
 
     private static string WorkingDirectory(Snapshot snapshot) => Path.GetDirectoryName(snapshot.Files[0].Path)!;
@@ -162,9 +166,9 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
 
     private static string Owner(TcpSocket socket)
     {
-        foreach (string directory in Directory.EnumerateDirectories("/proc"))
+        foreach (int pid in ProcessIdentity.Pids())
         {
-            if (!int.TryParse(Path.GetFileName(directory), out int pid) || !ProcessSockets.Inodes(pid).Contains(socket.Inode)) continue;
+            if (!ProcessSockets.Inodes(pid).Contains(socket.Inode)) continue;
             try
             {
                 return $"{File.ReadAllText($"/proc/{pid}/comm").Trim()} (process {pid})";

@@ -5,19 +5,37 @@ using Medallion.Shell;
 
 namespace FlipController.Linux;
 
-/// <summary>A program of this host, run to its end: an argument list, never a shell.</summary>
+/// <summary>What a program finds in its environment beside what it is given by name.</summary>
+public enum ChildEnvironment
+{
+    /// <summary>PATH, HOME and LANG, always the same: ours may hold secrets, and what the service manager meant for us alone.</summary>
+    Plain,
+    /// <summary>Ours: for HAProxy, whose files may name any variable of it.</summary>
+    Inherited,
+    /// <summary>Nothing.</summary>
+    Empty,
+}
+
+/// <summary>
+/// A program of this host, run to its end: an argument list, never a shell. Its standard input is at its end from the beginning.
+/// </summary>
 public sealed record ChildProcess(string Executable, ImmutableArray<string> Arguments)
 {
+    private static readonly (string, string)[] s_plain =
+    [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/"), ("LANG", "C.UTF-8"),
+    ];
+
     public string? WorkingDirectory { get; init; }
 
     /// <summary>After this it is killed.</summary>
     public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(30);
 
-    /// <summary>Variables it is given beside this process's own, or in their place.</summary>
+    /// <summary>Variables it is given by name; they stand in the place of others of the same name.</summary>
     public IReadOnlyDictionary<string, string> Environment { get; init; } = ImmutableDictionary<string, string>.Empty;
 
-    /// <summary>False: it is given <see cref="Environment"/> and nothing else.</summary>
-    public bool InheritsEnvironment { get; init; } = true;
+    /// <summary>What is there beside <see cref="Environment"/>.</summary>
+    public ChildEnvironment Beside { get; init; } = ChildEnvironment.Plain;
 
     /// <summary>At the lowest priority, so that it takes no time from what carries traffic.</summary>
     public bool Polite { get; init; }
@@ -83,7 +101,9 @@ public sealed record ChildProcess(string Executable, ImmutableArray<string> Argu
         if (WorkingDirectory is { } directory) options.WorkingDirectory(directory);
         options.StartInfo(start =>
         {
-            if (!InheritsEnvironment) start.Environment.Clear();
+            if (Beside != ChildEnvironment.Inherited) start.Environment.Clear();
+            if (Beside == ChildEnvironment.Plain)
+                foreach (var (name, value) in s_plain) start.Environment[name] = value;
             foreach (var (name, value) in Environment) start.Environment[name] = value;
         });
     }

@@ -6,8 +6,10 @@ using System.Text;
 using System.Text.RegularExpressions;
 using FlipController.Core;
 using FlipController.Linux.Haproxy;
+using FlipController.Linux.Hold;
 using FlipController.Linux.Kernel;
 using FlipController.Linux.Redirect;
+using FlipController.Linux.State;
 
 namespace FlipController.Linux;
 
@@ -26,6 +28,8 @@ public static partial class Doctor
         lines.Add(Libnftables());
         lines.Add(Nat());
         lines.Add(Conntrack());
+        foreach (HoldMethod method in looked.Pairs.Values.Select(p => p.Hold.Method).DefaultIfEmpty(HoldMethod.Auto).Distinct()) lines.Add(Holding(method));
+        lines.AddRange(LeftHolds());
         if (configuration is null) lines.Add(await HaproxyAsync("haproxy", "haproxy", cancel));
         foreach (PairOptions pair in looked.Pairs.Values)
         {
@@ -44,6 +48,7 @@ public static partial class Doctor
         lines.Add(SocketLength(looked.Control.Socket));
         lines.Add(Group(looked.Control.Group));
         lines.AddRange(PrivatePorts(looked));
+        lines.AddRange(await RulesOfOthersAsync(looked, cancel));
         lines.Add(Inotify(looked));
         lines.Add(Keepalived());
         return new CheckReport(lines.All(l => l.Ok || l.Warning), lines.ToImmutable());
@@ -99,6 +104,37 @@ public static partial class Doctor
         }
     }
 
+    private static IEnumerable<CheckLine> LeftHolds()
+    {
+        try
+        {
+            return HoldTraces.Find().Where(h => !h.Lives).Select(h => new CheckLine("hold", false,
+                $"of {h.Owner}: its process is gone, and new connections may wait until the hold's time is over", "flipctl reset --holds", Warning: true)).ToList();
+        }
+        catch (FlipException)
+        {
+            return []; // without rights nothing of it can be seen, and other lines say that they are missing
+        }
+    }
+
+    private static CheckLine Holding(HoldMethod method)
+    {
+        string name = method.ToString().ToLowerInvariant();
+        if (method == HoldMethod.None) return new CheckLine($"hold.method {name}", true, "none: as configured"); // needs no rights to try
+        const string Remedy = "load the modules (modprobe sch_plug ifb nft_fwd_netdev, or nft_queue), or set hold.method: none, which loses nothing either";
+        try
+        {
+            (string works, string why) = HoldTrial.Run(name);
+            return works == "none"
+                ? new CheckLine($"hold.method {name}", false, $"none: {why}", Remedy, Warning: true)
+                : new CheckLine($"hold.method {name}", true, $"{works}: {why}");
+        }
+        catch (FlipException e)
+        {
+            return new CheckLine($"hold.method {name}", false, e.Message, Remedy, Warning: method == HoldMethod.Auto);
+        }
+    }
+
     private static CheckLine Conntrack()
     {
         if (ConntrackFill.Read() is not { } fill)
@@ -109,7 +145,7 @@ public static partial class Doctor
             return new CheckLine("conntrack", false, $"{found}; it tells nobody what changes, so a drain's count is only as new as the last look",
                 "sysctl -w net.netfilter.nf_conntrack_events=2", Warning: true);
         // At the top the kernel drops what is new ("nf_conntrack: table full"), flip or no flip.
-        return fill.Share < 0.8
+        return fill.Share < ConntrackFill.High
             ? new CheckLine("conntrack", true, found)
             : new CheckLine("conntrack", false, found, $"sysctl -w net.netfilter.nf_conntrack_max={fill.Limit * 2}", Warning: true);
     }
@@ -174,36 +210,23 @@ public static partial class Doctor
 
     private static IEnumerable<CheckLine> PrivatePorts(Configuration configuration)
     {
-        string[] range = ReadOrEmpty("/proc/sys/net/ipv4/ip_local_port_range").Split('\t', ' ', '\n');
-        if (range.Length < 2 || !int.TryParse(range[0], out int first) || !int.TryParse(range[1], out int last)) yield break;
+        if (EphemeralPorts.Read() is not { } ephemeral) yield break;
         PortBlocks blocks = PortBlocks.Of(configuration);
-        bool[] reserved = Reserved(ReadOrEmpty("/proc/sys/net/ipv4/ip_local_reserved_ports"));
         foreach (PairOptions pair in configuration.Pairs.Values)
         {
+            bool lives = !GenerationNote.Living(configuration.Runtime, pair.Name).IsEmpty;
             foreach (Slot slot in Enum.GetValues<Slot>())
             {
                 PortBlock block = blocks.BlockOf(pair.Name, slot);
                 string subject = $"pair {pair.Name}: private ports of {slot.Name()}";
                 // An outgoing connection may sit on any port of the range just when a standby wants to listen there.
-                yield return Enumerable.Range(block.First, block.Count).Any(p => p >= first && p <= last && !reserved[p])
-                    ? new CheckLine(subject, false, $"{block} meets net.ipv4.ip_local_port_range {first}-{last}",
-                        $"sysctl -w net.ipv4.ip_local_reserved_ports={block} "
-                        + "(with what is reserved already), or choose ports outside", Warning: true)
+                yield return ephemeral.Meets(block)
+                    ? new CheckLine(subject, false,
+                        $"{block} meets net.ipv4.ip_local_port_range {ephemeral.Range}{(lives ? "" : ", and the daemon takes up no new pair with such ports")}",
+                        $"{ephemeral.Reserving(block)}, or choose ports outside", Warning: lives)
                     : new CheckLine(subject, true, $"{block}, outside net.ipv4.ip_local_port_range or reserved");
             }
         }
-    }
-
-    private static bool[] Reserved(string list)
-    {
-        var reserved = new bool[65536];
-        foreach (string part in list.Trim().Split(',', StringSplitOptions.RemoveEmptyEntries))
-        {
-            string[] ends = part.Split('-');
-            if (int.TryParse(ends[0], out int from) && int.TryParse(ends[^1], out int to))
-                for (int port = Math.Max(0, from); port <= Math.Min(65535, to); port++) reserved[port] = true;
-        }
-        return reserved;
     }
 
     private static CheckLine Inotify(Configuration configuration)

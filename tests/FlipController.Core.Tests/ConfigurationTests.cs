@@ -36,8 +36,8 @@ public sealed class ConfigurationTests
                     ("also_watch", List("/certs")), ("settle", "1s"), ("environment", Map(("A", "b c"), ("_1", "x"))),
                     ("environment_files", List("-/etc/default/haproxy", "/e")), ("local_peer", "lb1.example.org"))),
                 ("ports", Map(("blue", "30000"), ("green", "30100"))),
-                ("redirect", Map(("method", "nftables"), ("mark_mask", "0x0ff00000"))),
-                ("hold", Map(("method", "none"), ("max", "900ms"))),
+                ("redirect", Map(("method", "nftables"), ("mark_mask", "0x0ff00000"), ("lost", "report"))),
+                ("hold", Map(("method", "queue"), ("max", "900ms"), ("devices", List("eth0", "bond0.7")))),
                 ("gate", Map(("timeout", "1m"), ("parity", "none"), ("dropped_services", "allow"), ("taken_addresses", "allow"), ("probes", List(
                     Map(("http", Map(("service", ":80"), ("path", "/healthz"), ("host", "example.org"), ("expect", "204"), ("tls", "true")))),
                     Map(("http", Map(("service", "[::1]:443")))))))),
@@ -56,8 +56,9 @@ public sealed class ConfigurationTests
         Assert.Equal(["-/etc/default/haproxy", "/e"], edge.Haproxy.EnvironmentFiles);
         Assert.Equal("lb1.example.org", edge.Haproxy.LocalPeer);
         Assert.Equal(new PortsOptions { Blue = 30000, Green = 30100 }, edge.Ports);
-        Assert.Equal(0x0ff00000u, edge.Redirect.MarkMask);
-        Assert.Equal(new HoldOptions { Method = HoldMethod.None, Max = TimeSpan.FromMilliseconds(900) }, edge.Hold);
+        Assert.Equal((0x0ff00000u, LostRules.Report), (edge.Redirect.MarkMask, edge.Redirect.Lost));
+        Assert.Equal((HoldMethod.Queue, TimeSpan.FromMilliseconds(900)), (edge.Hold.Method, edge.Hold.Max));
+        Assert.Equal(["eth0", "bond0.7"], edge.Hold.Devices);
         Assert.Equal((TimeSpan.FromMinutes(1), ParityRule.None, DroppedServices.Allow, TakenAddresses.Allow),
             (edge.Gate.Timeout, edge.Gate.Parity, edge.Gate.DroppedServices, edge.Gate.TakenAddresses));
         Assert.Equal([new HttpProbe(":80", "/healthz", "example.org", 204, 204, true), new HttpProbe("[::1]:443", "/", null, 200, 399, false)],
@@ -76,11 +77,12 @@ public sealed class ConfigurationTests
     [InlineData("continuity", "stick_tables", "true", "\"true\" must be separate or shared")]
     [InlineData("drain", "max_retired", "0", "\"0\" must be a whole number between 1 and 64")]
     [InlineData("continuity", "runtime_changes", "keep", "\"keep\" must be name or carry")]
-    [InlineData("hold", "max", "0ms", "\"0ms\" must be between 1ms and 900ms")]
-    [InlineData("hold", "max", "901ms", "\"901ms\" must be between 1ms and 900ms")]
-    [InlineData("hold", "method", "plug", "\"plug\" must be auto or none (plug, queue and drop are not available in this version)")]
+    [InlineData("hold", "max", "0ms", "\"0ms\" must be between 10ms and 900ms")]
+    [InlineData("hold", "max", "901ms", "\"901ms\" must be between 10ms and 900ms")]
+    [InlineData("hold", "method", "tc", "\"tc\" must be auto, plug, queue, drop or none")]
     [InlineData("redirect", "method", "iptables", "\"iptables\" must be nftables (iptables and listener are not available in this version)")]
     [InlineData("redirect", "mark_mask", "0x00ff0f00", "\"0x00ff0f00\" must be one run of at least 8 bits, such as 0x00ffff00")]
+    [InlineData("redirect", "lost", "ignore", "\"ignore\" must be repair or report")]
     [InlineData("redirect", "mark_mask", "127", "\"127\" must be one run of at least 8 bits, such as 0x00ffff00")]
     [InlineData("redirect", "mark_mask", "0x1ffffffff", "\"0x1ffffffff\" must be one run of at least 8 bits, such as 0x00ffff00")]
     [InlineData("gate", "parity", "most", "\"most\" must be all or none")]
@@ -143,7 +145,7 @@ public sealed class ConfigurationTests
     [Fact]
     public void A_pair_without_haproxy_files_is_refused() =>
         Assert.Equal("pairs.edge.haproxy.config: is missing; it must be a list of at least 1 HAProxy configuration file",
-            Told(("pairs", Map(("edge", Map(("hold", Map(("max", "1ms")))))))));
+            Told(("pairs", Map(("edge", Map(("hold", Map(("max", "10ms")))))))));
 
     [Fact]
     public void A_lone_value_where_a_list_belongs_is_refused_with_the_list() =>

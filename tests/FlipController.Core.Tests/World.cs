@@ -41,7 +41,7 @@ internal sealed class World
     public void Step(byte action, byte argument)
     {
         _now += TimeSpan.FromSeconds(1);
-        switch (action % 17)
+        switch (action % 19)
         {
             case 0 or 1:
                 _disk++;
@@ -92,6 +92,13 @@ internal sealed class World
                 break;
             case 16:
                 Undrain();
+                break;
+            case 17: // somebody else flushes the ruleset
+                _redirect = null;
+                Deliver(new RulesChanged(_now));
+                break;
+            case 18:
+                if (State.Active is { } silent) Deliver(new FoundSilent(_now, silent.Number, "does not answer"));
                 break;
             case 11:
                 if (State.Retired.Length > 0)
@@ -241,7 +248,15 @@ internal sealed class World
             case AnswerDrain d:
                 foreach (long request in d.Requests) _unanswered.Remove(request);
                 break;
-            case Record or Drained:
+            case Inspect i:
+                Must(i.Active == State.Active && State.Phase is not (Switching or Returning or Restoring), "looks at a rule that is being changed");
+                Must(!_outstanding.OfType<Switch>().Any(), "looks at a rule while it is switched");
+                _redirect = i.Active.Number;
+                break;
+            case Record:
+                _undelivered.Enqueue(new RulesChanged(_now));
+                break;
+            case Drained:
                 break;
             default:
                 throw new InvalidOperationException($"the model does not know {effect}");

@@ -62,7 +62,7 @@ internal sealed unsafe partial class LoadLoop
     {
         var f = Counts.Failures;
         return new LoadResult(
-            Options.Mode, [.. Options.Targets.Select(t => t.ToString())], Options.Rate, seconds, Counts.Requests, Counts.Ok, f.Sum(),
+            Options.Mode, [.. Options.Targets.Select(t => t.ToString())], Options.ClosedLoop is null ? Options.Rate : 0, seconds, Counts.Requests, Counts.Ok, f.Sum(),
             f[(int)Failure.Refused], f[(int)Failure.Reset], f[(int)Failure.TimedOut], f[(int)Failure.Truncated],
             f[(int)Failure.WrongContent], f[(int)Failure.WrongStatus], f[(int)Failure.Overrun], f[(int)Failure.PortsExhausted],
             f[(int)Failure.Other], Counts.Raced, Counts.Reconnected, Counts.LateResets, Counts.Connections, Counts.BytesReceived,

@@ -13,6 +13,8 @@ namespace FlipController.Load;
 //                                                   v  |
 //                                                 Echoing                               (Echo, after the upgrade)
 //
+// In a closed loop a Free lane is asked at once again, in place of the schedule.
+//
 // One thread: ask what is due, time out what is late, wait for the kernel until the next of either, serve its events. Nothing
 // here blocks but that one wait, and nothing allocates in the steady state.
 internal sealed unsafe partial class LoadLoop
@@ -51,7 +53,7 @@ internal sealed unsafe partial class LoadLoop
         _timeouts = new Deadlines(Nanoseconds(options.Timeout));
         _maxBacklog = options.MaxInFlight ?? 1000;
         _lanes = new Lane[options.Mode == LoadMode.Fresh
-            ? options.MaxInFlight ?? (int)Math.Clamp(Math.Ceiling(options.Rate * (options.Timeout.TotalSeconds + 0.5)), 64, 16_000)
+            ? options.ClosedLoop ?? options.MaxInFlight ?? (int)Math.Clamp(Math.Ceiling(options.Rate * (options.Timeout.TotalSeconds + 0.5)), 64, 16_000)
             : options.Connections];
         for (var i = 0; i < _lanes.Length; i++)
         {
@@ -97,7 +99,9 @@ internal sealed unsafe partial class LoadLoop
         const int MaxEvents = 256;
         var events = stackalloc byte[MaxEvents * 16];
         var period = Second / Options.Rate;
-        var total = _scheduled.Count == 0 ? 0 : (long)Math.Round(Options.Rate * Options.Duration.TotalSeconds);
+        bool isClosedLoop = Options.ClosedLoop is not null;
+        var total = isClosedLoop ? Options.Requests ?? long.MaxValue
+            : _scheduled.Count == 0 ? 0 : (long)Math.Round(Options.Rate * Options.Duration.TotalSeconds);
         long asked = 0, look = 0;
         if (Options.Mode == LoadMode.Long)
         {
@@ -106,9 +110,13 @@ internal sealed unsafe partial class LoadLoop
         while (true)
         {
             var now = Now();
-            if (_stopped) (total, _end) = (asked, Math.Min(_end, now));
+            if (_stopped || (isClosedLoop && (asked == total || now >= _end))) (total, _end) = (asked, Math.Min(_end, now));
             // At most a few before the events are looked at, or catching up after a pause would delay answers already here.
-            for (var i = 0; i < 32 && asked < total && Due(asked) <= now; i++, asked++) Ask(asked, Due(asked), now);
+            for (var i = 0; i < 32 && asked < total && Due(asked) <= now; i++, asked++)
+            {
+                if (isClosedLoop) now = Now(); // nothing is due but now, and what was asked before it took its time
+                Ask(asked, isClosedLoop ? now : Due(asked), now);
+            }
             if (now >= look)
             {
                 look = now + 50 * Millisecond;
@@ -144,13 +152,13 @@ internal sealed unsafe partial class LoadLoop
             }
         }
 
-        long Due(long k) => _start + (long)(k * period);
+        long Due(long k) => !isClosedLoop ? _start + (long)(k * period) : _free.Count > 0 ? _start : long.MaxValue;
     }
 
     private void Ask(long k, long scheduled, long now)
     {
         Counts.Requests++;
-        _lag.Record((now - scheduled) / 1000);
+        if (Options.ClosedLoop is null) _lag.Record((now - scheduled) / 1000);
         if (Options.Mode == LoadMode.Fresh)
         {
             var target = (int)(k % _addresses.Length);

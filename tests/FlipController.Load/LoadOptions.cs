@@ -22,7 +22,7 @@ public enum LongTraffic
     Download,
 }
 
-/// <summary>What to send. Requests leave on a fixed schedule, whatever came back before them.</summary>
+/// <summary>What to send. Requests leave on a fixed schedule, whatever came back before them; in a closed loop, when the one before is done.</summary>
 public sealed record LoadOptions
 {
     /// <summary>Taken in turn.</summary>
@@ -32,6 +32,15 @@ public sealed record LoadOptions
 
     /// <summary>Requests a second, over all connections; in Long mode, echoes a second.</summary>
     public double Rate { get; init; } = 100;
+
+    /// <summary>
+    /// Fresh: so many clients, each of which asks again as soon as its connection before has ended, whether or not it failed; there is
+    /// no schedule then, and <see cref="Rate"/> means nothing. Null: an open loop.
+    /// </summary>
+    public int? ClosedLoop { get; init; }
+
+    /// <summary>A closed loop ends after so many, if it does not by <see cref="Duration"/>; null: by that alone.</summary>
+    public long? Requests { get; init; }
 
     public TimeSpan Duration { get; init; } = TimeSpan.FromSeconds(10);
 
@@ -82,6 +91,8 @@ public sealed record LoadOptions
         if (Expect.Text is { } expect) a.AddRange(["--expect", expect]);
         if (Host is { } host) a.AddRange(["--host", host]);
         if (Status is { } status) a.AddRange(["--status", status.ToString(CultureInfo.InvariantCulture)]);
+        if (ClosedLoop is { } clients) a.AddRange(["--closed-loop", clients.ToString(CultureInfo.InvariantCulture)]);
+        if (Requests is { } requests) a.AddRange(["--requests", requests.ToString(CultureInfo.InvariantCulture)]);
         if (MaxInFlight is { } max) a.AddRange(["--max-in-flight", max.ToString(CultureInfo.InvariantCulture)]);
         if (Namespace is { } name) a.AddRange(["--netns", name]);
         return a;
@@ -92,6 +103,10 @@ public sealed record LoadOptions
     {
         if (Targets.Count == 0) yield return "no target";
         if (!(Rate > 0 && Rate <= 100_000)) yield return $"rate: {Rate} must be above 0 and at most 100000 a second";
+        if (ClosedLoop is < 1 or > 16_000) yield return $"closed-loop: {ClosedLoop} must be between 1 and 16000 clients";
+        if (ClosedLoop is not null && Mode != LoadMode.Fresh) yield return "closed-loop: each of its requests has a connection of its own, so the mode must be fresh";
+        if (Requests is < 1) yield return $"requests: {Requests} must be at least 1";
+        if (Requests is not null && ClosedLoop is null) yield return "requests: only a closed loop ends by their number; an open one sends rate times duration";
         if (Duration <= TimeSpan.Zero || Duration > TimeSpan.FromHours(24))
             yield return $"duration: {Durations.Text(Duration)} must be between 1ms and 24h";
         if (Timeout <= TimeSpan.Zero || Timeout > TimeSpan.FromHours(1))

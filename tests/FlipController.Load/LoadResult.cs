@@ -24,6 +24,7 @@ public enum Failure
 }
 
 /// <summary>What came of a run. Requests = Ok + Failed, and Failed is the sum of the nine counts after it.</summary>
+/// <param name="Rate">Requests a second that were asked for; 0 in a closed loop, which has as many as it gets.</param>
 /// <param name="Raced">
 /// Requests that met the orderly close of an idle connection before any byte of their response; sent again once on a new
 /// connection, as RFC 9110 section 9.2.2 lets a client do. Not failures by themselves.
@@ -31,7 +32,7 @@ public enum Failure
 /// <param name="Reconnected">Connections that the server closed in good order between two requests and that were made anew.</param>
 /// <param name="LateResets">Resets after a complete response: nothing was lost, but the server does not close politely.</param>
 /// <param name="Connections">Connections established.</param>
-/// <param name="Latency">Of the Ok ones, from the time each was scheduled for (so a stall counts for all it delayed).</param>
+/// <param name="Latency">Of the Ok ones, from the time each was scheduled for (so a stall counts for all it delayed); in a closed loop from when its client began it.</param>
 /// <param name="Connect">From the scheduled time until the connection was established, for those that needed a new one.</param>
 /// <param name="Lag">How late the generator itself started requests: its own share of the latencies.</param>
 /// <param name="CpuPercent">Of one processor, used by the generator.</param>

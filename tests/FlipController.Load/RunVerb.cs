@@ -17,6 +17,11 @@ internal static class RunVerb
             CustomParser = Endpoints,
         };
         var rate = new Option<double>("--rate") { Description = "requests a second", DefaultValueFactory = _ => defaults.Rate };
+        var closed = new Option<int?>("--closed-loop")
+        {
+            Description = "so many clients, each asking again when its connection has ended, as ab does; in place of --rate",
+        };
+        var requests = new Option<long?>("--requests") { Description = "a closed loop ends after so many, or after --duration" };
         var duration = new Option<TimeSpan>("--duration")
         {
             Description = "as 250ms, 12s, 5m",
@@ -64,16 +69,17 @@ internal static class RunVerb
         var json = new Option<bool>("--json") { Description = "the result as JSON" };
         var progress = new Option<bool>("--progress") { Description = "a line a second on stderr" };
 
-        var command = new Command("run", "Sends requests on a fixed schedule. Exit code 0 only if none failed.")
+        var command = new Command("run", "Sends requests on a fixed schedule, or in a closed loop. Exit code 0 only if none failed.")
         {
-            target, rate, duration, mode, connections, path, host, status, expect, timeout, servedBy, @long, download, inFlight, netns,
+            target, rate, closed, requests, duration, mode, connections, path, host, status, expect, timeout, servedBy, @long, download, inFlight, netns,
             json, progress,
         };
         command.SetAction(async (parsed, cancelled) =>
         {
             var options = new LoadOptions
             {
-                Targets = parsed.GetRequiredValue(target), Rate = parsed.GetValue(rate), Duration = parsed.GetValue(duration),
+                Targets = parsed.GetRequiredValue(target), Rate = parsed.GetValue(rate), ClosedLoop = parsed.GetValue(closed),
+                Requests = parsed.GetValue(requests), Duration = parsed.GetValue(duration),
                 Mode = parsed.GetValue(mode), Connections = parsed.GetValue(connections), Path = parsed.GetRequiredValue(path),
                 Host = parsed.GetValue(host), Status = parsed.GetValue(status), Timeout = parsed.GetValue(timeout),
                 Expect = parsed.GetValue(expect) is { } text ? Expectation.Parse(text) : Expectation.Any,

@@ -54,7 +54,7 @@ public sealed class AdoptionTests
     [Fact(Timeout = 120_000)]
     public async Task Without_stop_it_stays_as_the_fallback_and_gets_what_comes_when_the_rules_go()
     {
-        await using PairUnderTest pair = await BesideAsync("-D");
+        await using PairUnderTest pair = await BesideAsync("-D", "{ lost: report }");
         await using LoadRun load = await StartedAsync(pair.Load(500));
         await DoneAsync(pair, "adopt");
         Assert.Equal("v1", await pair.ServedByAsync());
@@ -75,12 +75,12 @@ public sealed class AdoptionTests
             Mode = LoadMode.Long, Long = LongTraffic.Echo, Connections = 50, Expect = Expectation.Any,
         });
         List<string> found = [];
-        for (int i = 0; i < 8; i++)
+        for (int i = 0; i < 5; i++)
         {
-            found.Add(await InterruptedAsync(pair, load, 40 * i, "adopt", "--stop"));
+            found.Add(await InterruptedAsync(pair, load, 70 * i, "adopt", "--stop"));
             Assert.Equal("v1", await pair.ServedByAsync());
             Assert.False((await pair.StatusAsync()).Unmanaged!.Listens);
-            found.Add(await InterruptedAsync(pair, load, 40 * i, "release"));
+            found.Add(await InterruptedAsync(pair, load, 70 * i, "release"));
             Assert.Equal(Unmanaged, await pair.ServedByAsync());
         }
         Show($"killed while {string.Join(", ", found)}");
@@ -110,9 +110,9 @@ public sealed class AdoptionTests
     }
 
     /// <summary>A daemon that finds its front addresses taken by a HAProxy of the same files but for its name.</summary>
-    private static async Task<PairUnderTest> BesideAsync(string how)
+    private static async Task<PairUnderTest> BesideAsync(string how, string redirect = "{}")
     {
-        PairUnderTest pair = await PairUnderTest.StartAsync(s_yaml, p =>
+        PairUnderTest pair = await PairUnderTest.StartAsync(s_yaml with { Redirect = redirect }, p =>
         {
             NetnsProcess haproxy = p.Nets.Server.Start("haproxy", [.. how.Split(' '), "-f", p.Files.Write("unmanaged.cfg", Config(Unmanaged))]);
             Assert.Equal(0, haproxy.Exit(Patience).GetAwaiter().GetResult());

@@ -28,6 +28,7 @@ public sealed class CliTests : IDisposable
     [InlineData("render")]
     [InlineData("plan")]
     [InlineData("doctor")]
+    [InlineData("plug")]
     [InlineData("reset")]
     [InlineData("completion")]
     public async Task Help_of_every_verb_has_examples_that_name_it(string verb)
@@ -58,6 +59,9 @@ public sealed class CliTests : IDisposable
     [InlineData("render edge red", "render: Argument 'red' not recognized. Must be one of: 'blue' 'green'; nothing was done; see `flipctl render --help`")]
     [InlineData("history --limit 0", "history: --limit must be at least 1; nothing was done; see `flipctl history --help`")]
     [InlineData("history --limit x", "history: Cannot parse argument 'x' for option '--limit' as expected type 'System.Int32'; nothing was done; see `flipctl history --help`")]
+    [InlineData("plug limit --dev lo", "plug: --limit BYTES is missing; nothing was done; see `flipctl plug --help`")]
+    [InlineData("plug attach --dev lo --parent 40", "plug: --parent: \"40\" is no class, which is two hexadecimal numbers: 40:3; nothing was done; see `flipctl plug --help`")]
+    [InlineData("plug show", "plug: Option '--dev' is required; nothing was done; see `flipctl plug --help`")]
     [InlineData("status edge --wait", "status: Unrecognized command or argument '--wait'; nothing was done; see `flipctl status --help`")]
     [InlineData("reset", "reset: it must be confirmed, as new connections then go to whatever listens on the front ports; nothing was removed; say --yes")]
     public async Task Misuse_is_one_sentence_and_exit_code_2(string arguments, string sentence)
@@ -163,7 +167,7 @@ public sealed class CliTests : IDisposable
 
         async Task<string> CompletedAsync(string line, params string[] words)
         {
-            string program = $"PATH={AppContext.BaseDirectory}:$PATH FLIPCONTROLLER_SOCKET={Socket}; export FLIPCONTROLLER_SOCKET; . {script}; "
+            string program = $"PATH={Programs.Folder}:$PATH FLIPCONTROLLER_SOCKET={Socket}; export FLIPCONTROLLER_SOCKET; . {script}; "
                 + $"COMP_LINE='{line}' COMP_POINT={line.Length} COMP_WORDS=({string.Join(' ', words)}) COMP_CWORD={words.Length - 1}; "
                 + "_flipctl; printf '%s\\n' \"${COMPREPLY[@]}\" | sort";
             return (await RunAsync("bash", ["-c", program])).Output;
@@ -407,7 +411,7 @@ public sealed class CliTests : IDisposable
 
     private string Socket => Path.Combine(_directory, "c.sock");
 
-    private static string Flipctl { get; } = Path.Combine(AppContext.BaseDirectory, "flipctl");
+    private static string Flipctl { get; } = Programs.Cli;
 
     private static PairStatus Edge() => new("edge", "steady", Generation("blue", 7, new ConnectionCounts(12, 11, 10)), null, null, [], false,
         new RedirectStatus("nftables", 7), new HoldStatus("auto", "none", "one transaction"), Flip(), null, null, []);

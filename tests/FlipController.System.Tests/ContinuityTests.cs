@@ -11,7 +11,6 @@ using static FlipController.SystemTests.PairUnderTest;
 namespace FlipController.SystemTests;
 
 /// <summary>What the next generation knows of what the one before has seen, and who outside can ask it.</summary>
-[Collection(Alone)]
 public sealed class ContinuityTests
 {
     private const int Limit = 20;

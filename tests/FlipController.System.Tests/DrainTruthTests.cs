@@ -12,7 +12,6 @@ using static FlipController.SystemTests.PairUnderTest;
 namespace FlipController.SystemTests;
 
 /// <summary>What the ledger says against what is: clients of every kind, and the kernel's own tools.</summary>
-[Collection(Alone)]
 public sealed class DrainTruthTests
 {
     private static async Task<Socket> SaidAsync(PairUnderTest pair, IPEndPoint service, string request)

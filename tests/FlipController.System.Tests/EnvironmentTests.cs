@@ -6,7 +6,6 @@ using static FlipController.SystemTests.PairUnderTest;
 namespace FlipController.SystemTests;
 
 /// <summary>A configuration that asks for variables: HAProxy gets them, a change of them is a change, a rollback takes them back.</summary>
-[Collection(Alone)]
 public sealed class EnvironmentTests
 {
     [Fact(Timeout = 90_000)]

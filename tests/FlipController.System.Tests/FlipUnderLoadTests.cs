@@ -34,8 +34,7 @@ public sealed class FlipUnderLoadTests
         Assert.Equal(100, flips.Count(f => f is { Outcome: "done", Trigger: "files" }));
         long[] windows = [.. flips.Select(f => f.Hold!.WindowUs).Order()];
         Show($"window of the switch: p50 {windows[50]} us, p90 {windows[90]} us, max {windows[^1]} us");
-        await Eventually.True(() => pair.HaproxyPids().Length == 1, Patience, () => $"HAProxys left: {string.Join(' ', pair.HaproxyPids())}");
-        await Eventually.True(() => pair.GenerationChains().Length == 1, Patience, () => $"chains left: {string.Join(' ', pair.GenerationChains())}");
+        await pair.OneIsLeftAsync();
         await Eventually.True(() => pair.DaemonDescriptors().Values.Sum() <= descriptors.Values.Sum() + 4, Patience,
             () => $"more descriptors than before: {string.Join(", ", pair.DaemonDescriptors().Except(descriptors))}; before: {string.Join(", ", descriptors)}");
         Assert.InRange(Directory.GetDirectories(Path.Combine(pair.Files["run"], PairUnderTest.Name), "g*").Length, 1, 1);

@@ -12,7 +12,7 @@ internal static class FlipctlProcess
 {
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(30);
 
-    public static string Flipctl { get; } = Path.Combine(AppContext.BaseDirectory, "flipctl");
+    public static string Flipctl { get; } = Programs.Cli;
 
     public static Task<Ran> FlipctlAsync(params string[] arguments) => EndAsync(Begin(Flipctl, arguments, out _));
 

@@ -12,7 +12,6 @@ namespace FlipController.SystemTests;
 /// A configuration that connects to itself, through loopback and through a socket in the file system: clients of a generation that
 /// has stopped listening need new such connections.
 /// </summary>
-[Collection(Alone)]
 public sealed class LoopTests
 {
     private static readonly string[] s_ways = ["/tcp", "/unix"];
@@ -56,9 +55,9 @@ public sealed class LoopTests
         {
             pair.Write(Config(pair, $"v{number}", chroot));
             await pair.FlipAsync();
-            await pair.UntilAsync(s => s is { State: "steady" } && s.Retired.Any(r => r.Number == number - 1),
+            PairStatus after = await pair.UntilAsync(s => s is { State: "steady" } && s.Retired.Any(r => r.Number == number - 1),
                 $"generation {number - 1} should be retired, with its connections");
-            await StoppedAsync(pair, (await pair.StatusAsync()).Retired.Single(r => r.Number == number - 1));
+            await StoppedAsync(pair, after.Retired.Single(r => r.Number == number - 1));
         }
 
         await using LoadRun load = await StartedAsync(pair.Load(200) with { Mode = LoadMode.Keepalive, Connections = 16, Path = "/tcp/" });

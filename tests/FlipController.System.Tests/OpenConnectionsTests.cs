@@ -9,7 +9,6 @@ using static FlipController.SystemTests.PairUnderTest;
 namespace FlipController.SystemTests;
 
 /// <summary>What is open stays where it is, whole, until it ends by itself or its drain does.</summary>
-[Collection(Alone)]
 public sealed class OpenConnectionsTests
 {
     [Fact(Timeout = 90_000)]

@@ -23,7 +23,7 @@ public class PairLoopTests
             order.Add(effect.GetType().Name);
             done.TrySetResult();
             return ValueTask.CompletedTask;
-        }, new NoticeBoard(), NullLogger.Instance);
+        }, new NoticeBoard(), NullLogger.Instance, _ => { });
         Task run = loop.RunAsync(stop.Token);
         _ = loop.AskAsync<FlipRecord>(Flip);
         await done.Task;
@@ -41,12 +41,36 @@ public class PairLoopTests
         {
             ran = true;
             return ValueTask.CompletedTask;
-        }, new NoticeBoard(), NullLogger.Instance);
+        }, new NoticeBoard(), NullLogger.Instance, _ => { });
         Task run = loop.RunAsync(stop.Token);
         FlipException refused = await Assert.ThrowsAsync<FlipException>(() => loop.AskAsync<FlipRecord>(Flip));
         Assert.Equal("pair edge: the state cannot be saved: No space left on device; nothing was begun. Make room or repair the state directory.", refused.Message);
         Assert.False(ran);
         Assert.IsType<Cold>(loop.State.Phase);
+        await stop.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
+    }
+
+    [Fact(Timeout = 10_000)]
+    public async Task A_change_of_the_files_that_cannot_be_saved_is_asked_again_and_begins_when_it_can()
+    {
+        using var stop = new CancellationTokenSource();
+        bool full = true;
+        var began = new TaskCompletionSource();
+        var again = new TaskCompletionSource<PairEvent>();
+        var loop = new PairLoop(PairState.Initial("edge"), _ => { if (full) throw new IOException("No space left on device"); }, _ =>
+        {
+            began.TrySetResult();
+            return ValueTask.CompletedTask;
+        }, new NoticeBoard(), NullLogger.Instance, again.SetResult);
+        Task run = loop.RunAsync(stop.Token);
+        loop.Post(new FlipAsked(s_now, new FlipWish(FlipTrigger.Files, null, false, "sha", null, [])));
+        PairEvent asked = await again.Task;
+        Assert.Equal("the state cannot be saved: No space left on device; no change begins. Make room or repair the state directory", loop.Unsaved);
+        full = false;
+        loop.Post(asked);
+        await began.Task;
+        Assert.Null(loop.Unsaved);
         await stop.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run);
     }
@@ -66,7 +90,7 @@ public class PairLoopTests
         {
             if (effect is Switch order) switched.TrySetResult(order);
             return ValueTask.CompletedTask;
-        }, new NoticeBoard(), NullLogger.Instance);
+        }, new NoticeBoard(), NullLogger.Instance, _ => { });
         Task run = loop.RunAsync(stop.Token);
         loop.Post(new GenerationDied(s_now, 2, "was killed"));
         Assert.Equal(1, (await switched.Task).To.Number);
@@ -78,7 +102,7 @@ public class PairLoopTests
     public async Task A_denied_rollback_says_why_at_once()
     {
         using var stop = new CancellationTokenSource();
-        var loop = new PairLoop(PairState.Initial("edge"), _ => { }, _ => ValueTask.CompletedTask, new NoticeBoard(), NullLogger.Instance);
+        var loop = new PairLoop(PairState.Initial("edge"), _ => { }, _ => ValueTask.CompletedTask, new NoticeBoard(), NullLogger.Instance, _ => { });
         Task run = loop.RunAsync(stop.Token);
         RefusedException refused = await Assert.ThrowsAsync<RefusedException>(() => loop.AskAsync<FlipRecord>(id => new RollbackAsked(s_now, null, id)));
         Assert.Equal("pair edge: there is no previous generation to return to", refused.Message);

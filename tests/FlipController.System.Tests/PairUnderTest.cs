@@ -17,7 +17,7 @@ namespace FlipController.SystemTests;
 /// <summary>How a file gets its new text: as editors, `mv` and configuration management do it.</summary>
 internal enum Edit { InPlace, RenameOver, SymlinkSwap }
 
-/// <summary>These tests measure: they run one after another, beside nothing else.</summary>
+/// <summary>These tests measure: they run one after another, beside nothing else. Others that start a pair may run side by side.</summary>
 [CollectionDefinition(PairUnderTest.Alone, DisableParallelization = true)]
 public sealed class PairsUnderTest;
 
@@ -31,6 +31,8 @@ internal sealed record PairYaml
     public string Drain { get; init; } = "{ deadline: 1m }";
     public string Gate { get; init; } = "{ timeout: 10s }";
     public string Continuity { get; init; } = "{}";
+    public string Hold { get; init; } = "{}";
+    public string Redirect { get; init; } = "{}";
     /// <summary>Flip by itself when files change.</summary>
     public bool FlipsByItself { get; init; } = true;
     /// <summary>Names in the test's directory.</summary>
@@ -50,7 +52,9 @@ internal sealed class PairUnderTest : IAsyncDisposable
 {
     public const string Alone = "pairs under test", Name = "edge";
     public const int Kill = Signals.Kill, Terminate = Signals.Terminate;
-    public static readonly TimeSpan Patience = TimeSpan.FromSeconds(20);
+    /// <summary>FLIP_SLOW in the environment says how many times as long everything takes here, as in an emulated machine.</summary>
+    public static readonly int Slowness = int.TryParse(Environment.GetEnvironmentVariable("FLIP_SLOW"), out int times) ? times : 1;
+    public static readonly TimeSpan Patience = TimeSpan.FromSeconds(20) * Slowness;
 
     private readonly HttpClient _http;
     private NetnsProcess _daemon = null!;
@@ -159,6 +163,8 @@ internal sealed class PairUnderTest : IAsyncDisposable
             watch: {{yaml.Watch}}
             drain: {{yaml.Drain}}
             continuity: {{yaml.Continuity}}
+            hold: {{yaml.Hold}}
+            redirect: {{yaml.Redirect}}
 
         """;
 
@@ -193,6 +199,13 @@ internal sealed class PairUnderTest : IAsyncDisposable
         return await UntilAsync(s => s.Active?.ConfigSha256 == sha && s.LastFlip?.Outcome == "done", $"NEW connections should go to the configuration written ({edit})");
     }
 
+    /// <summary>Flips to <see cref="Config"/> of the label; who serves a NEW connection then.</summary>
+    public async Task<string> FlippedAsync(string label)
+    {
+        await FlipByEditAsync(Config(label));
+        return await ServedByAsync();
+    }
+
     // ---- the daemon
 
     public void StartDaemon() => _daemon = Nets.Server.Start(Programs.Daemon, Files["flipcontroller.yaml"], "--verbose");
@@ -208,6 +221,20 @@ internal sealed class PairUnderTest : IAsyncDisposable
         _daemon.Signal(signal);
         return await _daemon.Exit(Patience);
     }
+
+    public Task DaemonIsGoneAsync() => _daemon.Exit(Patience);
+
+    /// <summary>Whether somebody waited in a queue of the server's before it was told to stop; looked at without a pause.</summary>
+    public Task<bool> UntilHeldAsync(CancellationToken stop) => Task.Factory.StartNew(() =>
+    {
+        string queues = $"/proc/{DaemonPid}/net/netfilter/nfnetlink_queue";
+        while (!stop.IsCancellationRequested)
+        {
+            // Its third field is how many wait: seq_show() in net/netfilter/nfnetlink_queue.c.
+            if (File.ReadLines(queues).Any(l => l.Split(' ', StringSplitOptions.RemoveEmptyEntries)[2] != "0")) return true;
+        }
+        return false;
+    }, TaskCreationOptions.LongRunning);
 
     public async Task RestartDaemonAsync(int signal)
     {
@@ -380,6 +407,21 @@ internal sealed class PairUnderTest : IAsyncDisposable
     public string[] GenerationChains() =>
         [.. Nets.Server.Exec("nft", "list", "table", "inet", "flipcontroller").Split('\n').Select(l => l.Trim())
             .Where(l => l.StartsWith("chain generation-", StringComparison.Ordinal)).Select(l => l.Split(' ')[1])];
+
+    /// <summary>Until one HAProxy and the chain of one generation are all there is.</summary>
+    public async Task OneIsLeftAsync()
+    {
+        await Eventually.True(() => HaproxyPids().Length == 1, Patience, () => $"HAProxys left: {string.Join(' ', HaproxyPids())}");
+        await Eventually.True(() => GenerationChains().Length == 1, Patience, () => $"chains left: {string.Join(' ', GenerationChains())}");
+    }
+
+    /// <summary>No hold of ours is in the kernel.</summary>
+    public void NothingIsHeld()
+    {
+        Assert.DoesNotContain("flipcontroller-hold", Nets.Server.Exec("nft", "list", "tables"), StringComparison.Ordinal);
+        Assert.DoesNotContain("plug", Nets.Server.Exec("tc", "qdisc", "show"), StringComparison.Ordinal);
+        Assert.DoesNotContain("ifb", Nets.Server.Exec("ip", "-d", "link", "show"), StringComparison.Ordinal);
+    }
 
     /// <summary>What the daemon has open, by kind: `socket`, `anon_inode:inotify`, a path; without the assemblies of .NET, which come as they are needed.</summary>
     public IReadOnlyDictionary<string, int> DaemonDescriptors() => Directory.GetFileSystemEntries($"/proc/{DaemonPid}/fd")

@@ -45,8 +45,7 @@ public sealed class QuickstartTests
     {
         Require.Netns();
         Require.Program("haproxy");
-        string published = AppContext.BaseDirectory.TrimEnd('/');
-        return new NetnsProcess("env", [$"FLIP_PUBLISHED={published}", Path.Combine(Repository.Root, "examples/quickstart/run.sh")]);
+        return new NetnsProcess("env", [$"FLIP_PUBLISHED={Programs.Folder}", Path.Combine(Repository.Root, "examples/quickstart/run.sh")]);
     }
 
     private static int Row(string output, string name) =>

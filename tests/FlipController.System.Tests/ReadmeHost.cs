@@ -61,7 +61,7 @@ internal sealed class ReadmeHost : IAsyncDisposable
     /// <summary>What it said, both streams together in the order of their ends: stdout, then stderr.</summary>
     public async Task<(int ExitCode, string Output)> RunAsync(string script, TimeSpan patience)
     {
-        string path = $"{AppContext.BaseDirectory.TrimEnd('/')}:{_files["bin"]}:{Environment.GetEnvironmentVariable("PATH")}:/usr/sbin:/sbin";
+        string path = $"{Programs.Folder}:{_files["bin"]}:{Environment.GetEnvironmentVariable("PATH")}:/usr/sbin:/sbin";
         using var shell = new NetnsProcess("nsenter", [
             $"--target={_daemon.Pid}", "--net", "--mount", $"--wd={Repository.Root}", "env", $"PATH={path}", "FLIPCONTROLLER_SOCKET=/run/flipcontroller/control.sock",
             "FLIPCONTROLLER_RUNTIME=/run/flipcontroller", "bash", "-euo", "pipefail", "-c", script]);

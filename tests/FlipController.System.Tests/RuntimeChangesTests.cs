@@ -7,7 +7,6 @@ using Xunit;
 namespace FlipController.SystemTests;
 
 /// <summary>The whole daemon and changes made on the active HAProxy's admin socket with socat.</summary>
-[Collection(PairUnderTest.Alone)]
 public sealed class RuntimeChangesTests
 {
     private const int Limit = 120_000;

@@ -7,7 +7,6 @@ using Xunit;
 namespace FlipController.SystemTests;
 
 /// <summary>TLS sessions that clients resume on the generation after the one that gave them the ticket.</summary>
-[Collection(PairUnderTest.Alone)]
 public sealed class TlsContinuityTests
 {
     private const int Limit = 60_000;

@@ -468,6 +468,22 @@ public sealed class TroubleAtTheSocketTests
     }
 
     [Fact(Timeout = Limit)]
+    public async Task A_hook_gets_nothing_of_the_daemons_environment_and_no_input()
+    {
+        Environment.SetEnvironmentVariable("FLIP_TEST_SECRET", "hunter2");
+        await using TroubledPair pair = await TroubledPair.StartAsync("    hooks: { switched: [ \"{dir}/tell\" ] }\n", prepare: p => p.Script("tell", $"""
+            #!/bin/sh
+            [ -z "$(cat)" ] && tr '\0' '\n' < /proc/$$/environ | sort > {p.Dir["told.new"]}
+            pwd >> {p.Dir["told.new"]}
+            mv {p.Dir["told.new"]} {p.Dir["told"]}
+
+            """));
+        Assert.Contains("FLIP_TEST_SECRET=hunter2", File.ReadAllText($"/proc/{pair.Daemon.Pid}/environ"));
+        await Eventually.True(() => File.Exists(pair.Dir["told"]), TroubledPair.Soon, () => pair.Log);
+        Assert.Equal(["HOME=/", "LANG=C.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "/"], File.ReadAllLines(pair.Dir["told"]));
+    }
+
+    [Fact(Timeout = Limit)]
     public async Task Hooks_get_their_arguments_and_one_that_hangs_or_fails_changes_nothing()
     {
         await using TroubledPair pair = await TroubledPair.StartAsync(
@@ -639,13 +655,16 @@ public sealed class TroubleWithTheKernelTests
         Assert.Equal(0, warned.Code);
         Assert.Contains("removed: table inet flipcontroller", warned.Output);
         Assert.Contains("still answers on", warned.Output.ReplaceLineEndings(" "));
+        // Whoever took the rules away, the daemon is there to put them back.
+        await Eventually.True(() => pair.Netns.Exec("nft", "list", "tables").Contains("table inet flipcontroller", StringComparison.Ordinal), TroubledPair.Soon, "the rules are back");
+        pair.Daemon.Terminate();
+        Assert.Equal(0, await pair.Daemon.Exit(TroubledPair.Soon));
+        Assert.Equal(0, (await pair.FlipctlAsync("reset", "--yes")).Code);
         Assert.Equal(["table ip nat", "table inet firewalld"], Tables());
         Assert.Contains("dnat to 127.0.0.1:8099", pair.Ruleset());
         Outcome again = await pair.FlipctlAsync("reset", "--yes");
         Assert.Contains("nothing: the kernel has no rule of ours", again.Output);
         // The daemon started anew puts right what it finds missing, with the HAProxy that still runs.
-        pair.Daemon.Terminate();
-        Assert.Equal(0, await pair.Daemon.Exit(TroubledPair.Soon));
         await pair.StartDaemonAsync();
         Assert.Equal(1, (await pair.StatusAsync()).Redirect.Generation);
         Assert.Equal("v1", pair.Get());
@@ -879,6 +898,39 @@ public sealed class TroubleWithTheHostTests
         Assert.Contains("EPERM", reset.Errors);
         Assert.Equal("v1", pair.Get());
         Assert.Single(await pair.HistoryAsync());
+    }
+
+    [Fact(Timeout = Limit)]
+    public async Task Who_asks_for_a_change_stands_in_the_log_and_so_does_who_is_refused_one()
+    {
+        await using TroubledPair pair = await TroubledPair.StartAsync();
+        string own = $"root (uid 0), process {Environment.ProcessId} (";
+        Assert.Equal(200, (await pair.PostAsync("v1/pairs/edge/flip", "{\"reason\":\n\"because\"}")).Status);
+        await pair.SaysAsync($"INF {own}");
+        await pair.SaysAsync(") asks for POST /v1/pairs/edge/flip {\"reason\":?\"because\"}\n");
+        foreach (string path in new[] { "v1/reload", "v1/pairs/edge/rollback", "v1/pairs/edge/drain", "v1/pairs/edge/drain/cancel", "v1/pairs/edge/undrain", "v1/pairs/edge/close" })
+        {
+            await pair.PostAsync(path, "{\"wait\":false}");
+            await pair.SaysAsync($") asks for POST /{path} {{");
+        }
+        // Who only looks is not worth a line.
+        int lines = pair.Log.Split(" asks for ").Length;
+        await pair.StatusAsync();
+        Assert.Equal(lines, pair.Log.Split(" asks for ").Length);
+
+        File.SetUnixFileMode(pair.Dir.Path, File.GetUnixFileMode(pair.Dir.Path) | UnixFileMode.OtherExecute);
+        File.SetUnixFileMode(pair.Socket, File.GetUnixFileMode(pair.Socket) | UnixFileMode.OtherRead | UnixFileMode.OtherWrite);
+        foreach (string path in new[] { "adopt", "release", "flip" })
+        {
+            NetnsProcess nobody = pair.Netns.Start("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "curl", "--silent", "--unix-socket", pair.Socket,
+                "--data", "{\"binary\":\"/tmp/evil\"}", $"http://flip/v1/pairs/edge/{path}");
+            Assert.Equal(0, await nobody.Exit(TroubledPair.Soon));
+            Assert.Contains("only root may", nobody.Output);
+            // It is the program's name that counts, and the process that asked.
+            await pair.SaysAsync($"nobody (uid 65534), process {nobody.Pid}");
+            await pair.SaysAsync($"asks for POST /v1/pairs/edge/{path} {{\"binary\":\"/tmp/evil\"}}");
+            await pair.SaysAsync($"is refused /v1/pairs/edge/{path}: only root may");
+        }
     }
 
     [Fact(Timeout = Limit)]

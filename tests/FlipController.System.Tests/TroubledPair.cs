@@ -93,10 +93,12 @@ internal sealed class TroubledPair : IAsyncDisposable
 
         """.Replace("{dir}", Dir.Path, StringComparison.Ordinal);
 
-    public async Task StartDaemonAsync()
+    /// <param name="wrapper">A program that becomes the daemon, with its arguments; none: it is started as it is.</param>
+    public async Task StartDaemonAsync(params string[] wrapper)
     {
         if (Daemon is not null) _earlierLog = Log;
-        Daemon = Netns.Start(Programs.Daemon, Yaml);
+        string[] words = [.. wrapper, Programs.Daemon, Yaml];
+        Daemon = Netns.Start(words[0], words[1..]);
         await Eventually.True(async () =>
         {
             if (Daemon.HasExited) throw new InvalidOperationException($"the daemon ended: {Log}");

@@ -9,7 +9,6 @@ using static FlipController.SystemTests.PairUnderTest;
 namespace FlipController.SystemTests;
 
 /// <summary>The way back: by hand while it is warm and when it is not, and by itself when the new side does worse.</summary>
-[Collection(Alone)]
 public sealed class UndoTests
 {
     private static readonly PairYaml s_warm = new() { Watch = "{ undo: 60s, parity_grace: 1s }" };

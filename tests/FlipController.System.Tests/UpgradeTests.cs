@@ -10,7 +10,6 @@ using static FlipController.SystemTests.PairUnderTest;
 namespace FlipController.SystemTests;
 
 /// <summary>Another HAProxy under the same files: `flip --binary`, its refusal, its way back, and what `plan` says of it.</summary>
-[Collection(Alone)]
 public sealed class UpgradeTests
 {
     private static readonly PairYaml s_warm = new() { Watch = "{ undo: 60s }" };

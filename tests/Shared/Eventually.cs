@@ -5,7 +5,7 @@ namespace FlipController.Tests.Shared;
 /// <summary>The one place where a test waits for something it cannot be told about.</summary>
 public static class Eventually
 {
-    private static readonly TimeSpan Interval = TimeSpan.FromMilliseconds(10);
+    private static readonly TimeSpan Interval = TimeSpan.FromMilliseconds(30);
 
     /// <param name="describe">What is the case instead, for the failure's message.</param>
     public static async Task True(Func<bool> condition, TimeSpan deadline, Func<string> describe)

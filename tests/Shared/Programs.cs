@@ -1,8 +1,12 @@
 namespace FlipController.Tests.Shared;
 
-/// <summary>The programs under test, as the build put them beside the test.</summary>
+/// <summary>The programs under test, as the build published them for the test, or else put them beside it.</summary>
 public static class Programs
 {
+    /// <summary>Where they are.</summary>
+    public static string Folder { get; } = Path.Combine(AppContext.BaseDirectory, "published") is var published && Directory.Exists(published)
+        ? published : AppContext.BaseDirectory.TrimEnd('/');
+
     public static string Load => Beside("flipload");
 
     public static string Daemon => Beside("flipcontrollerd");
@@ -15,7 +19,7 @@ public static class Programs
 
     private static string Beside(string name)
     {
-        var path = Path.Combine(AppContext.BaseDirectory, name);
-        return File.Exists(path) ? path : throw new FileNotFoundException($"{name} is not beside the test: does the test project refer to its project?", path);
+        string path = Path.Combine(Folder, name);
+        return File.Exists(path) ? path : throw new FileNotFoundException($"{name} is not there: does the test project refer to its project?", path);
     }
 }

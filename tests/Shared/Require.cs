@@ -8,9 +8,16 @@ namespace FlipController.Tests.Shared;
 /// </summary>
 public static class Require
 {
-    private static readonly Lazy<string?> s_netns = new(ProbeNetns);
+    private static readonly Lazy<string?> s_netns = new(ProbeNetns), s_plug = new(ProbePlug);
 
     public static void Netns() => That("netns", s_netns.Value);
+
+    /// <summary>A kernel with sch_plug, for tests with the trait needs=plug: `tests/run.sh --tier vm` boots one where this has none.</summary>
+    public static void Plug()
+    {
+        Netns();
+        That("plug", s_plug.Value);
+    }
 
     /// <returns>Its path.</returns>
     public static string Program(string name)
@@ -41,6 +48,21 @@ public static class Require
         catch (InvalidOperationException e)
         {
             return e.Message;
+        }
+    }
+
+    private static string? ProbePlug()
+    {
+        if (Programs.Find("tc") is null) return "the tc program (iproute2) is not installed";
+        using var netns = Shared.Netns.Create();
+        try
+        {
+            netns.Exec("tc", "qdisc", "add", "dev", "lo", "root", "plug", "limit", "1000000");
+            return null;
+        }
+        catch (InvalidOperationException e)
+        {
+            return $"this kernel has no sch_plug: {e.Message}";
         }
     }
 }

@@ -60,6 +60,9 @@ public sealed record ProveFallback(ReleaseRun Run, Generation? Active) : Effect;
 /// <summary>Take the pair's one rule away. Ends in Cleared or ClearFailed.</summary>
 public sealed record ClearRedirect(Generation? From) : Effect;
 
+/// <summary>Look whether NEW connections are led to the active generation, and lead them there if they are not.</summary>
+public sealed record Inspect(Generation Active) : Effect;
+
 /// <summary>
 /// Compare both sides until the undo window ends. Ends in UndoElapsed or WorseFound; stops by itself when either is gone.
 /// </summary>

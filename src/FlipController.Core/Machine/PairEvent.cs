@@ -7,7 +7,7 @@ public enum PairEventKind
     FlipAsked, RollbackAsked, Prepared, PrepareFailed, GatePassed, GateFailed, Switched, SwitchFailed,
     UndoElapsed, WorseFound, GenerationDied, DrainDue, RetryDue, Restarted,
     ReleaseAsked, FallbackProven, FallbackFailed, Cleared, ClearFailed,
-    DrainAsked, DrainCancelled, Undrained,
+    DrainAsked, DrainCancelled, Undrained, RulesChanged, FoundSilent,
 }
 
 /// <summary>Everything a pair can learn. Time, the results of effects and what a restart found enter here and nowhere else.</summary>
@@ -24,6 +24,13 @@ public sealed record FlipAsked(DateTimeOffset At, FlipWish Wish) : PairEvent(At)
 public sealed record RollbackAsked(DateTimeOffset At, string? Reason, long Request) : PairEvent(At)
 {
     public override PairEventKind Kind => PairEventKind.RollbackAsked;
+}
+
+/// <summary>The active generation lives and answers nobody: it was stopped, or hangs.</summary>
+/// <param name="How">What is seen of it, after "generation N".</param>
+public sealed record FoundSilent(DateTimeOffset At, int Number, string How) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.FoundSilent;
 }
 
 /// <summary>NEW connections are to go to the unmanaged server again.</summary>
@@ -133,6 +140,12 @@ public sealed record DrainDue(DateTimeOffset At, int Number) : PairEvent(At)
 public sealed record RetryDue(DateTimeOffset At, int Ticket) : PairEvent(At)
 {
     public override PairEventKind Kind => PairEventKind.RetryDue;
+}
+
+/// <summary>Something about our rules in the kernel changed, whoever did it.</summary>
+public sealed record RulesChanged(DateTimeOffset At) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.RulesChanged;
 }
 
 /// <param name="Alive">

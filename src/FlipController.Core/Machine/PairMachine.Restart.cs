@@ -41,7 +41,7 @@ public static partial class PairMachine
                     effects.Add(new Discard(p.Run.Number));
                     return WithUndo(p.Undo, keepWindow: false);
                 case Gating g when Lives(g.Candidate) && (active is null || e.RedirectTo == active.Number):
-                    return new Next(s with { Active = active }, [new Prove(g.Run, g.Candidate, active)]);
+                    return new Next(s with { Active = active }, [new Prove(g.Run, g.Candidate, Comparable(active, g.Run))]);
                 case Gating g:
                     s = WaitingAgain(s, g.Run.Wish);
                     effects.Add(new Discard(g.Candidate.Number));
@@ -52,7 +52,7 @@ public static partial class PairMachine
                         new Switched(e.At, w.Candidate.Number, new HoldReport("unknown", 0, 0, 0), null));
                 case Switching w when Lives(w.Candidate):
                     return new Next(
-                        s with { Active = active, Phase = new Gating(w.Run, w.Candidate) }, [new Prove(w.Run, w.Candidate, active)]);
+                        s with { Active = active, Phase = new Gating(w.Run, w.Candidate) }, [new Prove(w.Run, w.Candidate, Comparable(active, w.Run))]);
                 case Switching w:
                     s = WaitingAgain(s, w.Run.Wish);
                     effects.Add(new Discard(w.Candidate.Number));

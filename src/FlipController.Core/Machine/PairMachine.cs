@@ -24,6 +24,10 @@ namespace FlipController.Core.Machine;
 /// </remarks>
 public static partial class PairMachine
 {
+    // Three deaths within a minute of the start each.
+    private const int CrashLoop = 3;
+    private static readonly TimeSpan s_young = TimeSpan.FromMinutes(1);
+
     public static Decision Decide(PairState s, PairEvent e)
     {
         Decision decision = Answered(s, e);
@@ -58,6 +62,11 @@ public static partial class PairMachine
                 return CancelDrain(s, (DrainCancelled)e);
             case PairEventKind.Undrained:
                 return Undrain(s, (Undrained)e);
+            case PairEventKind.RulesChanged:
+                // Where the rule is being changed by ourselves, what it says is found out when that has ended.
+                return s is { Active: { } active, Phase: Preparing or Gating or Watching or Steady or Releasing { IsProven: false } }
+                    ? new Next(s, [new Inspect(active)])
+                    : new Ignored("nothing is to be led anywhere, or that is being changed");
             case PairEventKind.FlipAsked when IsRefusedByHold(s, ((FlipAsked)e).Wish):
                 return new Denied(Refusal.SlotHeld);
             case PairEventKind.FlipAsked when s.Phase is Steady or Watching && IsBlocked(s) && !IsLive(s, ((FlipAsked)e).Wish)
@@ -100,7 +109,7 @@ public static partial class PairMachine
                 // From here on the standby is the way forward, so the undo window of the flip before it ends.
                 return RetireGeneration(s with { Phase = new Gating(phase.Run, prepared.Generation) }, phase.Undo?.Previous, e.At)
                     .Then(phase.Undo is null ? [] : [new Unwatch()])
-                    .Then(new Prove(phase.Run, prepared.Generation, s.Active));
+                    .Then(new Prove(phase.Run, prepared.Generation, Comparable(s.Active, phase.Run)));
             case PrepareFailed failed when failed.Number == phase.Run.Number:
                 return End(s, phase.Run, phase.Undo, failed.Unchanged ? null : failed.Why, e.At);
             case RollbackAsked asked when phase.Undo is { } undo && s.Active is not null:
@@ -201,6 +210,8 @@ public static partial class PairMachine
                 return Return(s, undo, "returned", worse.Why, [], false);
             case GenerationDied died when died.Number == s.Active?.Number:
                 return Return(s, undo, "returned", $"generation {died.Number} {died.How}", [], true);
+            case FoundSilent silent when silent.Number == s.Active?.Number:
+                return Return(s, undo, "returned", $"generation {silent.Number} {silent.How}", [], false);
             case GenerationDied died when died.Number == undo.Previous.Number:
                 return new Next(s with { Phase = new Steady() }, [new Unwatch()]);
             case UndoElapsed elapsed when elapsed.Number == s.Active?.Number:
@@ -282,7 +293,12 @@ public static partial class PairMachine
             case RollbackAsked asked:
                 return LateRollback(s, asked);
             case GenerationDied died when died.Number == s.Active?.Number:
-                return Revive(s, DeathFault(died), e.At);
+                return Crashed(s, s.Active, died);
+            case FoundSilent silent when silent.Number == s.Active?.Number && IsBlocked(s):
+                return new Next(s with { Fault = $"{SilenceFault(silent)} as soon as the slot that is held is free" }, []);
+            case FoundSilent silent when silent.Number == s.Active?.Number:
+                // Its connections are its own as long as it lives: another one is started beside it, and proven as ever.
+                return Begin(s with { Fault = SilenceFault(silent) }, RevivalWish(s), e.At, null);
             case ReleaseAsked asked:
                 return Release(s, asked, null);
             default:
@@ -400,6 +416,7 @@ public static partial class PairMachine
         s = s with
         {
             Active = phase.Candidate, LastFlip = flip, Fault = null, Attempts = 0,
+            Crashes = phase.Run.Wish.Trigger == FlipTrigger.Death ? s.Crashes : 0,
             // After a late rollback the files on disk still hold what was left: a restart must not take it up again.
             LeftContent = phase.Run.Wish.Trigger switch
             {
@@ -419,7 +436,8 @@ public static partial class PairMachine
                 : Return(s, new UndoWindow(phase.Run, previous, e.At), "returned", died, [], true).Before([.. told]);
         }
         if (previous is null) return Settle(s, e.At).Before([.. told]);
-        if (IsLeftAtOnce(s, previous))
+        // A way back to one that did not answer is none.
+        if (IsLeftAtOnce(s, previous) || phase.Run.Wish.Trigger == FlipTrigger.Death)
         {
             Next left = RetireGeneration(s, previous, e.At);
             return Settle(left.State, e.At).Before([.. told, .. left.Effects]);
@@ -488,6 +506,25 @@ public static partial class PairMachine
 
     private static string DeathFault(GenerationDied died) =>
         $"generation {died.Number}, which had the traffic, {died.How}; NEW connections wait for another to start";
+
+    private static string SilenceFault(FoundSilent silent) =>
+        $"generation {silent.Number}, which has the traffic, {silent.How}; another is started beside it";
+
+    /// <summary>Whom the candidate is compared with: not one that does not answer.</summary>
+    private static Generation? Comparable(Generation? active, FlipRun run) => run.Wish.Trigger == FlipTrigger.Death ? null : active;
+
+    /// <summary>
+    /// What dies young again and again is started later and later: each start costs the host what its clients need, and changes nothing.
+    /// </summary>
+    private static Next Crashed(PairState s, Generation active, GenerationDied died)
+    {
+        TimeSpan age = died.At - active.Since;
+        s = s with { Crashes = age < s_young ? s.Crashes + 1 : 1 };
+        if (s.Crashes < CrashLoop || s.Pending is not null) return Revive(s, DeathFault(died), died.At);
+        string fault = $"crash loop: generation {died.Number}, which had the traffic, {died.How} {(int)age.TotalSeconds} s after its start, as {s.Crashes - 1} "
+            + "in a row before it did; it is started again later and later, and at once when its files change";
+        return TryLater(s with { Active = null, Fault = fault, Attempts = s.Crashes - CrashLoop, Phase = new Faulted() }).Before(ToFallback(s));
+    }
 
     /// <summary>Nothing lives: what last did well is started again, unless a newer wish waits.</summary>
     private static Next Revive(PairState s, string fault, DateTimeOffset at)

@@ -29,25 +29,32 @@ namespace FlipController.Core.Machine;
 /// <param name="HeldSlot">Nothing starts there until an operator says so.</param>
 /// <param name="Attempts">Consecutive tries to get out of a fault; their spacing grows with it.</param>
 /// <param name="RetryTicket">The next try that counts; null: none is awaited.</param>
+/// <param name="Crashes">How many generations died young, one after the other, with nothing else changed in between.</param>
 public sealed record PairState(
     string Pair, int LastNumber, int LastFlipId, Generation? Active, ImmutableArray<RetiredGeneration> Retired, FlipWish? Pending,
     FlipRecord? LastFlip, int? LastGood, int? BeforeLast, string? LeftContent, string? Fault,
     int Attempts, int? RetryTicket, int MaxRetired, Phase Phase, ChosenBinary? Binary = null, ChosenBinary? BeforeLastBinary = null,
-    bool IsAdopted = false, bool IsReleased = false, int LastDrainId = 0, DrainOrder? Drain = null, Slot? HeldSlot = null)
+    bool IsAdopted = false, bool IsReleased = false, int LastDrainId = 0, DrainOrder? Drain = null, Slot? HeldSlot = null, int Crashes = 0)
 {
     public static PairState Initial(string pair) =>
         new(pair, 0, 0, null, [], null, null, null, null, null, null, 0, null, 4, new Cold());
 
     /// <summary>Every generation whose process should be alive.</summary>
     [JsonIgnore]
-    public IEnumerable<Generation> Generations
+    public IEnumerable<Generation> Generations => Warm.Concat(Retired.Select(r => r.Generation)).DistinctBy(g => g.Number);
+
+    /// <summary>The same by a clock that is so much ahead: deadlines count from moments, and the clock that told them was set.</summary>
+    public PairState Shifted(TimeSpan by) => this with
     {
-        get
-        {
-            var own = new[] { Active, Phase.Standby, Phase.Previous }.OfType<Generation>();
-            return own.Concat(Retired.Select(r => r.Generation)).DistinctBy(g => g.Number);
-        }
-    }
+        Active = Active?.Shifted(by),
+        Retired = [.. Retired.Select(r => new RetiredGeneration(r.Generation.Shifted(by), r.At + by, r.ClosesAt + by))],
+        Drain = Drain is null ? null : Drain with { Started = Drain.Started + by },
+        Phase = Phase.Shifted(by),
+    };
+
+    /// <summary>Those that NEW connections go to, or may go to next.</summary>
+    [JsonIgnore]
+    public IEnumerable<Generation> Warm => new[] { Active, Phase.Standby, Phase.Previous }.OfType<Generation>();
 }
 
 /// <param name="At">When it was told to stop: the drain deadline counts from here.</param>
@@ -98,7 +105,10 @@ public sealed record FlipWish(
 /// <summary>A flip under way: the wish and what it was given.</summary>
 /// <param name="Binary">The program to start instead of the configured one; null: the configured one.</param>
 public sealed record FlipRun(
-    int Id, FlipWish Wish, int Number, Slot Slot, int? From, DateTimeOffset Started, ChosenBinary? Binary = null);
+    int Id, FlipWish Wish, int Number, Slot Slot, int? From, DateTimeOffset Started, ChosenBinary? Binary = null)
+{
+    public FlipRun Shifted(TimeSpan by) => this with { Started = Started + by };
+}
 
 /// <summary>A release under way.</summary>
 /// <param name="Unit">The systemd unit to start when nobody listens; null: what was adopted.</param>
@@ -106,7 +116,10 @@ public sealed record ReleaseRun(
     int Id, string? Reason, ImmutableArray<long> Requests, int? From, DateTimeOffset Started, string? Unit = null);
 
 /// <summary>The undo window: the previous generation is warm, one transaction away.</summary>
-public sealed record UndoWindow(FlipRun Run, Generation Previous, DateTimeOffset Since);
+public sealed record UndoWindow(FlipRun Run, Generation Previous, DateTimeOffset Since)
+{
+    public UndoWindow Shifted(TimeSpan by) => new(Run.Shifted(by), Previous.Shifted(by), Since + by);
+}
 
 [JsonConverter(typeof(JsonStringEnumConverter<PhaseKind>))]
 public enum PhaseKind { Cold, Preparing, Gating, Switching, Watching, Returning, Restoring, Steady, Faulted, Releasing, Released }
@@ -132,6 +145,18 @@ public abstract record Phase
     /// <summary>The generation that traffic can be returned to.</summary>
     [JsonIgnore] public virtual Generation? Previous => null;
     [JsonIgnore] public string Name => Kind.ToString().ToLowerInvariant();
+
+    /// <inheritdoc cref="PairState.Shifted"/>
+    public Phase Shifted(TimeSpan by) => this switch
+    {
+        Preparing p => new Preparing(p.Run.Shifted(by), p.Undo?.Shifted(by)),
+        Gating g => new Gating(g.Run.Shifted(by), g.Candidate.Shifted(by)),
+        Switching w => w with { Run = w.Run.Shifted(by), Candidate = w.Candidate.Shifted(by) },
+        Watching w => new Watching(w.Undo.Shifted(by)),
+        Returning r => r with { Run = r.Run.Shifted(by), Target = r.Target.Shifted(by) },
+        Releasing r => r with { Run = r.Run with { Started = r.Run.Started + by }, Undo = r.Undo?.Shifted(by) },
+        _ => this,
+    };
 }
 
 /// <summary>Nothing was ever started.</summary>
@@ -198,6 +223,7 @@ public sealed record Releasing(ReleaseRun Run, UndoWindow? Undo, bool IsProven) 
 /// <summary>An unmanaged server has the NEW connections; what is connected to ours finishes.</summary>
 public sealed record Released : Phase { public override PhaseKind Kind => PhaseKind.Released; }
 
-[JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, UseStringEnumConverter = true)]
+[JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, UseStringEnumConverter = true,
+    RespectNullableAnnotations = true, RespectRequiredConstructorParameters = true)]
 [JsonSerializable(typeof(PairState))]
 public sealed partial class PairStateJson : JsonSerializerContext;

@@ -42,12 +42,12 @@ internal sealed class Questions(TimeSpan timeout, TimeProvider time)
                 {
                     Finding finding = await ask(both.Token);
                     if (finding.Passed) break;
-                    why = finding.Why;
-                    if (finding.Final) return why;
+                    if (finding.Final) return finding.Why;
+                    Found(finding.Why);
                 }
                 catch (FlipException e)
                 {
-                    why = e.Message;
+                    Found(e.Message);
                 }
                 catch (OperationCanceledException) when (!stop.IsCancellationRequested)
                 {
@@ -61,6 +61,9 @@ internal sealed class Questions(TimeSpan timeout, TimeProvider time)
                 // Quick answers first, then ever more politely: the active one needs the processor.
                 pause = pause * 2 < s_longestPause ? pause * 2 : s_longestPause;
             }
+
+            // What the end of the time cut short says less than what was found before.
+            void Found(string? what) => why = bound.IsCancellationRequested ? why ?? what : what;
         }
         return null;
     }

@@ -49,7 +49,9 @@ internal static class AdminBatch
                     Take(pending, answers, ref greeted);
             }
             await writing;
-            return [.. answers];
+            // A name of HAProxy's with a line's end in it makes two commands of one: from there on nothing answers what was asked.
+            return answers.Count == commands.Count ? [.. answers]
+                : throw Failure(asked, path, $"{commands.Count} questions have {answers.Count} answers", null);
         }
         catch (OperationCanceledException) when (overrun.IsCancellationRequested && !stop.IsCancellationRequested)
         {

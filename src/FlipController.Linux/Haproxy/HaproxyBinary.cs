@@ -50,7 +50,7 @@ public sealed partial record HaproxyVersion(string Text, int Major, int Minor)
         + @"(-((?<tag>dev|rc|pre)(?<number>\d*)(?=-|$))?(.*-)?((?<commits>\d+)|[^-]+)?)?$")]
     private static partial Regex Parts();
 
-    [GeneratedRegex(@"^HA-?Proxy version (?<text>(?<major>\d{1,4})\.(?<minor>\d{1,4})\S*)", RegexOptions.Multiline)]
+    [GeneratedRegex(@"^HA-?Proxy version (?<text>(?<major>[0-9]{1,4})\.(?<minor>[0-9]{1,4})\S*)", RegexOptions.Multiline)]
     private static partial Regex FirstLine();
 }
 
@@ -73,7 +73,7 @@ public static class HaproxyBinary
 {
     public static async Task<HaproxyVersion> VersionAsync(string binary, CancellationToken cancellation = default)
     {
-        var command = new ChildProcess(binary, ["-v"]) { Timeout = TimeSpan.FromSeconds(10) };
+        var command = new ChildProcess(binary, ["-v"]) { Timeout = TimeSpan.FromSeconds(10), Beside = ChildEnvironment.Inherited };
         ChildOutcome outcome = await command.SucceedAsync(cancellation);
         string said = outcome.StandardOutput;
         return HaproxyVersion.Parse(said)
@@ -96,7 +96,7 @@ public static class HaproxyBinary
             binary, ["-c", .. localPeer is null ? [] : new[] { "-L", localPeer }, .. files.SelectMany(f => new[] { "-f", f })])
         {
             WorkingDirectory = directory, Polite = true, Timeout = TimeSpan.FromMinutes(2),
-            Environment = environment ?? ImmutableDictionary<string, string>.Empty,
+            Environment = environment ?? ImmutableDictionary<string, string>.Empty, Beside = ChildEnvironment.Inherited,
         };
         ChildOutcome outcome = await command.RunAsync(cancellation);
         return Enum.IsDefined((HaproxyVerdict)outcome.ExitCode)

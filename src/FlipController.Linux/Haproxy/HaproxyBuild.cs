@@ -25,7 +25,7 @@ public sealed partial record HaproxyBuild(HaproxyVersion Version, ImmutableHashS
     {
         (string, DateTime)? key = Program(binary) is { } path ? (path, File.GetLastWriteTimeUtc(path)) : null;
         if (key is { } found && s_known.TryGetValue(found, out HaproxyBuild? known)) return known;
-        var command = new ChildProcess(binary, ["-vv"]) { Timeout = TimeSpan.FromSeconds(10), Polite = true };
+        var command = new ChildProcess(binary, ["-vv"]) { Timeout = TimeSpan.FromSeconds(10), Polite = true, Beside = ChildEnvironment.Inherited };
         ChildOutcome outcome = await command.SucceedAsync(cancellation);
         HaproxyBuild build = Parse(outcome.StandardOutput) ?? throw new CommandFailedException(
             command.CommandLine, outcome.ExitCode, $"\"{outcome.StandardOutput.Split('\n')[0]}\" names no HAProxy version");

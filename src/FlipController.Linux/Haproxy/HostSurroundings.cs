@@ -60,7 +60,7 @@ public static class HostSurroundings
     /// <summary><c>haproxy -cc</c>, since 2.5: 0 true, 1 false, 2 not understood.</summary>
     private static bool? Ask(string binary, string condition)
     {
-        var command = new ChildProcess(binary, ["-cc", ConfigurationLine.Quote(condition)]) { Timeout = TimeSpan.FromSeconds(10) };
+        var command = new ChildProcess(binary, ["-cc", ConfigurationLine.Quote(condition)]) { Timeout = TimeSpan.FromSeconds(10), Beside = ChildEnvironment.Inherited };
         try
         {
             return Task.Run(() => command.RunAsync()).GetAwaiter().GetResult().ExitCode switch { 0 => true, 1 => false, _ => null };

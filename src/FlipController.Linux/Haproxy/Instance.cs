@@ -134,6 +134,7 @@ public sealed partial record Instance(string Binary, RenderedConfiguration Confi
             ["-D", "-p", Place.PidFile, .. Configuration.LocalPeerOption, .. Configuration.Files.SelectMany(f => new[] { "-f", f.Path })])
         {
             WorkingDirectory = WorkingDirectory, Polite = true, Timeout = s_startTimeout, Environment = Environment,
+            Beside = ChildEnvironment.Inherited,
         };
         ChildOutcome outcome = await command.RunAsync(stop);
         string said = Configuration.Explain(outcome.Output);

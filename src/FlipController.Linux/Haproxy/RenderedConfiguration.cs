@@ -65,7 +65,7 @@ public sealed record RenderedFile(string Path, string? Source, byte[] Content, I
     internal string Explain(string message)
     {
         var words = ImmutableArray.CreateBuilder<(string Now, string Before)>();
-        string text = Regex.Replace(message, Regex.Escape(Path) + @"(?::(\d{1,9}))?", match =>
+        string text = Regex.Replace(message, Regex.Escape(Path) + @"(?::([0-9]{1,9}))?", match =>
         {
             if (!match.Groups[1].Success) return Source!;
             int number = int.Parse(match.Groups[1].ValueSpan, CultureInfo.InvariantCulture);

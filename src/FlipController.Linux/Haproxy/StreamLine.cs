@@ -47,7 +47,8 @@ public readonly ref struct StreamLine
     {
         (address, port) = (default, 0);
         int colon = source.LastIndexOf((byte)':');
-        if (colon <= 0 || !Utf8Parser.TryParse(source[(colon + 1)..], out port, out int read) || read != source.Length - colon - 1) return false;
+        if (colon <= 0 || !Utf8Parser.TryParse(source[(colon + 1)..], out port, out int read) || read != source.Length - colon - 1
+            || port is < 0 or > 65535) return false;
         ReadOnlySpan<byte> host = source[..colon].TrimStart((byte)'[').TrimEnd((byte)']');
         if (TryParseIPv4(host.StartsWith("::ffff:"u8) ? host[7..] : host, out address)) return true;
         Span<char> text = stackalloc char[64];
@@ -85,7 +86,7 @@ public readonly ref struct StreamLine
         {
             if (!Utf8Parser.TryParse(text, out long number, out int read) || read == text.Length) return -1;
             long unit = text[read] switch { (byte)'d' => 86400, (byte)'h' => 3600, (byte)'m' => 60, (byte)'s' => 1, _ => -1 };
-            if (unit < 0) return -1;
+            if (unit < 0 || number is < 0 or > int.MaxValue) return -1;
             seconds += number * unit;
             text = text[(read + 1)..];
         }
@@ -116,6 +117,8 @@ public readonly ref struct StreamLine
         int comma = side.IndexOf((byte)',');
         if (comma >= 0) side = side[..comma];
         int slash = side.IndexOf((byte)'/');
-        return int.TryParse(side[(slash + 1)..], NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int descriptor) ? descriptor : -1;
+        return int.TryParse(side[(slash + 1)..], NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int descriptor) && descriptor >= 0
+            ? descriptor
+            : -1;
     }
 }

@@ -12,6 +12,9 @@ public readonly record struct ConntrackCounts(int Live, int Opening, int All);
 /// <summary>How full the kernel's table is. At the limit new connections are dropped, and those it forgot are not tracked again.</summary>
 public readonly record struct ConntrackFill(long Entries, long Limit)
 {
+    /// <summary>A share from which on whoever runs the host should know.</summary>
+    public const double High = 0.8;
+
     /// <summary>From the limit on to 1.</summary>
     public double Share => Limit == 0 ? 0 : (double)Entries / Limit;
 
@@ -61,6 +64,9 @@ public sealed class Conntrack : IDisposable
             return null;
         }
     }
+
+    /// <summary>For tests: <see cref="NetlinkSocket.Over"/>.</summary>
+    internal static Conntrack Over(NetlinkSocket netlink) => new(netlink);
 
     public void Dispose() => _netlink.Dispose();
 

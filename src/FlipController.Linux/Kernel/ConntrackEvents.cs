@@ -60,13 +60,7 @@ internal sealed unsafe class ConntrackEvents : IDisposable
         MarkFilter.Attach(Fd, marks);
         bool join = marks.Count > 0;
         if (join == _joined) return;
-        foreach (uint group in s_groups)
-        {
-            uint number = group;
-            int option = join ? Libc.NetlinkAddMembership : Libc.NetlinkDropMembership;
-            if (Libc.SetSocketOption(Fd, Libc.SolNetlink, option, &number, sizeof(uint)) < 0)
-                throw new KernelException($"{(join ? "join" : "leave")} group {group} of conntrack's events", Marshal.GetLastPInvokeError());
-        }
+        foreach (uint group in s_groups) _netlink.Listen(group, "conntrack's", join);
         _joined = join;
     }
 

@@ -231,8 +231,10 @@ public sealed class ConntrackLedger : IDisposable
             long now = Stopwatch.GetTimestamp();
             if (!_lost || now >= _pace.MayRepairAt)
             {
-                FollowedMark[] due = [.. all.Where(f => _lost || f.NeedsDump || now >= _pace.MayLookAgainAt && MayBeSilent(f))];
-                if (due.Length > 0) Dump(due);
+                // Whoever needs one brings along those that wait for the next: it is a walk over the whole table in any case, and begins their
+                // wait anew.
+                if (all.Any(f => _lost || f.NeedsDump || now >= _pace.MayLookAgainAt && MayBeSilent(f)))
+                    Dump([.. all.Where(f => _lost || f.NeedsDump || MayBeSilent(f))]);
             }
             if (_lost || Read() != EventsRead.Some) Wait(all);
         }

@@ -1,5 +1,3 @@
-using System.Runtime.InteropServices;
-
 namespace FlipController.Linux.Kernel;
 
 /// <summary>
@@ -8,7 +6,7 @@ namespace FlipController.Linux.Kernel;
 /// this, connections that begin now can be followed later. It costs one message a connection, made when it is forgotten and thrown away
 /// by a filter at once: of the three groups only that of the ends is joined.
 /// </summary>
-internal sealed unsafe class ConntrackListener : IDisposable
+internal sealed class ConntrackListener : IDisposable
 {
     private const uint Destroyed = 3; // NFNLGRP_CONNTRACK_DESTROY: include/uapi/linux/netfilter/nfnetlink.h
     private readonly NetlinkSocket _netlink = new(NetlinkProtocol.Netfilter);
@@ -18,9 +16,7 @@ internal sealed unsafe class ConntrackListener : IDisposable
         try
         {
             MarkFilter.Attach(_netlink.Fd, []);
-            uint group = Destroyed;
-            if (Libc.SetSocketOption(_netlink.Fd, Libc.SolNetlink, Libc.NetlinkAddMembership, &group, sizeof(uint)) < 0)
-                throw new KernelException($"join group {group} of conntrack's events", Marshal.GetLastPInvokeError());
+            _netlink.Listen(Destroyed, "conntrack's");
         }
         catch
         {

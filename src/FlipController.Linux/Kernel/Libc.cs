@@ -18,6 +18,7 @@ internal static unsafe partial class Libc
     internal const int SolNetlink = 270; // SOL_NETLINK
     internal const int NetlinkAddMembership = 1; // NETLINK_ADD_MEMBERSHIP, include/uapi/linux/netlink.h
     internal const int NetlinkDropMembership = 2; // NETLINK_DROP_MEMBERSHIP
+    internal const int NetlinkNoNoBuffers = 5; // NETLINK_NO_ENOBUFS
     internal const int NetlinkCapAck = 10; // NETLINK_CAP_ACK
     internal const int NetlinkExtAck = 11; // NETLINK_EXT_ACK
     internal const int MsgTrunc = 0x20; // MSG_TRUNC
@@ -95,8 +96,14 @@ internal static unsafe partial class Libc
         _ = Control(fd, setFlags, closeOnExec);
     }
 
-    internal static IEnumerable<int> OpenDescriptors() => Directory.EnumerateFileSystemEntries("/proc/self/fd")
-        .Select(path => int.Parse(Path.GetFileName(path.AsSpan()), System.Globalization.CultureInfo.InvariantCulture));
+    internal static IReadOnlyList<int> OpenDescriptors()
+    {
+        const int getFlags = 1; // F_GETFD
+        List<int> seen = [.. Directory.EnumerateFileSystemEntries("/proc/self/fd")
+            .Select(path => int.Parse(Path.GetFileName(path.AsSpan()), System.Globalization.CultureInfo.InvariantCulture))];
+        // One of them was the look itself. Its number is the very one that the next to open something gets.
+        return [.. seen.Where(fd => Control(fd, getFlags, 0) >= 0)];
+    }
 
     [LibraryImport("libc", EntryPoint = "poll", SetLastError = true)]
     internal static partial int Poll(PollDescriptor* descriptors, ulong count, int milliseconds);
@@ -128,6 +135,8 @@ internal static unsafe partial class Libc
 
     [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]
     private static partial long SystemCall(long number, long a, long b, long c, long d);
+
+    internal static int MemoryBarrier(long call, int command) => (int)SystemCall(call, command, 0, 0, 0);
 
     internal static int PidfdOpen(int pid) => (int)SystemCall(PidfdOpenCall, pid, 0, 0, 0);
 

@@ -17,6 +17,7 @@ internal enum NetlinkFlags : ushort
     Request = 0x1, // NLM_F_REQUEST
     Multi = 0x2, // NLM_F_MULTI
     Acknowledge = 0x4, // NLM_F_ACK
+    Echo = 0x8, // NLM_F_ECHO
     DumpInterrupted = 0x10, // NLM_F_DUMP_INTR
     Replace = 0x100, // NLM_F_REPLACE, in a NEW request
     Exclusive = 0x200, // NLM_F_EXCL, in a NEW request
@@ -107,6 +108,14 @@ internal ref struct NetlinkMessage
     {
         int start = _length;
         Put((ushort)(type | NestedFlag), []);
+        return start;
+    }
+
+    /// <summary>As iproute2 still writes it for links and filters, without NLA_F_NESTED.</summary>
+    internal int BeginPlainNest(ushort type)
+    {
+        int start = _length;
+        Put(type, []);
         return start;
     }
 

@@ -59,12 +59,42 @@ internal sealed unsafe class NetlinkSocket : IDisposable
 
     internal int Fd { get; private set; }
 
+    /// <summary>What the kernel tells a group comes from now on; false: no more.</summary>
+    /// <param name="of">For the error: whose events, as in "conntrack's".</param>
+    internal void Listen(uint group, string of, bool join = true)
+    {
+        if (Libc.SetSocketOption(Fd, Libc.SolNetlink, join ? Libc.NetlinkAddMembership : Libc.NetlinkDropMembership, &group, sizeof(uint)) < 0)
+            throw new KernelException($"{(join ? "join" : "leave")} group {group} of {of} events", Marshal.GetLastPInvokeError());
+    }
+
     /// <summary>Sends a request that changes something and waits for the kernel's yes.</summary>
     /// <param name="operation">For the error: what is attempted on which object, as in "add plug 40: on lo".</param>
     /// <exception cref="KernelException">The kernel's no.</exception>
     internal void Request(string operation, NetlinkMessage message)
     {
         Send(operation, message, NetlinkFlags.Request | NetlinkFlags.Acknowledge);
+        Receive<object?>(operation, null, null);
+    }
+
+    /// <summary>
+    /// The same for two requests in one write: the kernel does both before anybody can end this process. The second is tried though the
+    /// first has failed.
+    /// </summary>
+    internal void Request(string operation, NetlinkMessage first, NetlinkMessage second)
+    {
+        const NetlinkFlags flags = NetlinkFlags.Request | NetlinkFlags.Acknowledge;
+        byte[] both = [.. Numbered(first, flags), .. Numbered(second, flags)];
+        Write(operation, both);
+        uint last = _sequence;
+        try
+        {
+            _sequence = last - 1;
+            Receive<object?>(operation, null, null);
+        }
+        finally
+        {
+            _sequence = last; // what is said about the second after the first has failed is no answer to anything later
+        }
         Receive<object?>(operation, null, null);
     }
 
@@ -91,11 +121,18 @@ internal sealed unsafe class NetlinkSocket : IDisposable
         Fd = -1;
     }
 
-    private void Send(string operation, NetlinkMessage message, NetlinkFlags flags)
+    private void Send(string operation, NetlinkMessage message, NetlinkFlags flags) => Write(operation, Numbered(message, flags));
+
+    private Span<byte> Numbered(NetlinkMessage message, NetlinkFlags flags)
     {
         Span<byte> bytes = message.Bytes;
         MemoryMarshal.Write(bytes[6..], (ushort)(MemoryMarshal.Read<ushort>(bytes[6..]) | (ushort)flags));
         MemoryMarshal.Write(bytes[8..], ++_sequence);
+        return bytes;
+    }
+
+    private void Write(string operation, ReadOnlySpan<byte> bytes)
+    {
         fixed (byte* data = bytes)
         {
             while (Libc.SendTo(Fd, data, (nuint)bytes.Length, 0, null, 0) < 0)
@@ -171,12 +208,14 @@ internal sealed unsafe class NetlinkSocket : IDisposable
         string? text = null;
         if (flags.HasFlag(NetlinkFlags.AcknowledgeAttributes))
         {
-            int skip = sizeof(int);
+            ReadOnlySpan<byte> rest = payload[sizeof(int)..];
             if (afterRequest)
-                skip += flags.HasFlag(NetlinkFlags.Capped)
-                    ? NetlinkMessage.HeaderLength
-                    : NetlinkMessage.Align(MemoryMarshal.Read<int>(payload[sizeof(int)..]));
-            NetlinkAttributes attributes = new(payload[Math.Min(skip, payload.Length)..]);
+            {
+                uint request = NetlinkMessage.HeaderLength;
+                if (!flags.HasFlag(NetlinkFlags.Capped) && rest.Length >= sizeof(uint)) request = Math.Min(MemoryMarshal.Read<uint>(rest), (uint)rest.Length);
+                rest = rest[Math.Min(NetlinkMessage.Align((int)request), rest.Length)..];
+            }
+            NetlinkAttributes attributes = new(rest);
             while (attributes.Next())
             {
                 if (attributes.Type == 1) text = Encoding.UTF8.GetString(attributes.Value.TrimEnd((byte)0)); // NLMSGERR_ATTR_MSG

@@ -16,6 +16,13 @@ public sealed record ProcessIdentity(int Pid, long StartTicks, string BootId)
 
     public static ProcessIdentity Of(Generation generation) => new(generation.Pid, generation.StartTicks, generation.BootId);
 
+    /// <summary>Of every process that can be seen from here, at this moment.</summary>
+    public static IEnumerable<int> Pids()
+    {
+        foreach (string directory in Directory.EnumerateDirectories("/proc"))
+            if (int.TryParse(Path.GetFileName(directory.AsSpan()), NumberStyles.None, CultureInfo.InvariantCulture, out int pid)) yield return pid;
+    }
+
     /// <summary>Null when there is no such process, or only its zombie.</summary>
     public static ProcessIdentity? Read(int pid) =>
         Stat.Read(pid) is { IsDead: false } stat ? new ProcessIdentity(pid, stat.StartTicks, CurrentBootId) : null;
@@ -23,6 +30,10 @@ public sealed record ProcessIdentity(int Pid, long StartTicks, string BootId)
     /// <summary>A zombie is dead: it serves nobody and waits only for its parent.</summary>
     [JsonIgnore]
     public bool IsAlive => BootId == CurrentBootId && Stat.Read(Pid) is { IsDead: false } stat && stat.StartTicks == StartTicks;
+
+    /// <summary>By a signal (SIGSTOP), or by a debugger: proc(5), stat.</summary>
+    [JsonIgnore]
+    public bool IsStopped => BootId == CurrentBootId && Stat.Read(Pid) is { State: 'T' or 't' } stat && stat.StartTicks == StartTicks;
 
     /// <summary>Sends a signal to this process, never to one that got its pid later. False: it is dead.</summary>
     /// <exception cref="KernelException">Not permitted, or no such signal.</exception>
@@ -143,6 +154,15 @@ internal sealed class Pidfd : IDisposable
         if (identity.IsAlive) return pidfd;
         pidfd.Dispose();
         return null;
+    }
+
+    /// <summary>Of a child that nobody has reaped yet, whose pid is therefore its own still. Null: the kernel reaped it.</summary>
+    internal static Pidfd? OfChild(int pid)
+    {
+        int fd = Libc.PidfdOpen(pid);
+        if (fd >= 0) return new Pidfd(fd);
+        int errno = Marshal.GetLastPInvokeError();
+        return errno == Errno.NoProcess ? null : throw new KernelException($"open a pidfd of process {pid}", errno);
     }
 
     /// <summary>False: it is dead.</summary>

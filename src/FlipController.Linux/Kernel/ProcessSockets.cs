@@ -14,6 +14,13 @@ public static class ProcessSockets
     /// <summary>Inodes of the sockets among /proc/PID/fd, proc(5); empty when the process is gone.</summary>
     public static HashSet<uint> Inodes(int pid) => ProcessDescriptors.Read(pid).Inodes();
 
+    /// <summary>How many TCP connections it has, to whomever.</summary>
+    public static int Connected(SockDiag sockets, int pid)
+    {
+        HashSet<uint> inodes = Inodes(pid);
+        return inodes.Count == 0 ? 0 : sockets.Sockets(TcpStates.Live, null).Count(s => inodes.Contains(s.Inode));
+    }
+
     /// <summary>Where the process listens, of its own: a descriptor of another process on the same port does not count.</summary>
     public static IReadOnlyList<ListeningEndpoint> ListeningPorts(SockDiag sockets, int pid)
     {

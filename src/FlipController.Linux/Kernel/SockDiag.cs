@@ -48,7 +48,14 @@ public sealed partial class SockDiag : IDisposable
     private const byte SourcePortAtLeast = 2; // INET_DIAG_BC_S_GE
     private const byte SourcePortAtMost = 3; // INET_DIAG_BC_S_LE
 
-    private readonly NetlinkSocket _netlink = new(NetlinkProtocol.SockDiag);
+    private readonly NetlinkSocket _netlink;
+
+    public SockDiag() : this(new NetlinkSocket(NetlinkProtocol.SockDiag)) { }
+
+    private SockDiag(NetlinkSocket netlink) => _netlink = netlink;
+
+    /// <summary>For tests: <see cref="NetlinkSocket.Over"/>.</summary>
+    internal static SockDiag Over(NetlinkSocket netlink) => new(netlink);
 
     public void Dispose() => _netlink.Dispose();
 
@@ -80,6 +87,7 @@ public sealed partial class SockDiag : IDisposable
         {
             Dictionary<int, int> some = Dump(family, states, localPorts, () => new Dictionary<int, int>(), (byPort, _, payload) =>
             {
+                if (payload.Length < Marshal.SizeOf<DiagMessage>()) return;
                 int port = BinaryPrimitives.ReadUInt16BigEndian(payload[4..]);
                 byPort[port] = byPort.GetValueOrDefault(port) + 1;
             });

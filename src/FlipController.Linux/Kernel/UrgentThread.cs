@@ -15,6 +15,9 @@ public readonly partial struct UrgentThread : IDisposable
 
     public static UrgentThread Enter() => new(Set(Fifo, 1));
 
+    /// <summary>A process of one thread that sleeps nearly always and must not wait when it wakes. Where that is not permitted it stays as it is.</summary>
+    internal static void Raise(int pid) => _ = SetScheduler(pid, Fifo, 1);
+
     /// <summary>On the same thread.</summary>
     public void Dispose()
     {

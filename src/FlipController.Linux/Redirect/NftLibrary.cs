@@ -14,6 +14,8 @@ namespace FlipController.Linux.Redirect;
 internal sealed unsafe partial class NftLibrary : IDisposable
 {
     private const uint DefaultContext = 0; // NFT_CTX_DEFAULT
+    private const uint OutputStateless = 1 << 2; // NFT_CTX_OUTPUT_STATELESS
+    private const uint OutputHandles = 1 << 3; // NFT_CTX_OUTPUT_HANDLE
     private const uint OutputJson = 1 << 4; // NFT_CTX_OUTPUT_JSON
     private const uint OutputNumeric = 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10; // NFT_CTX_OUTPUT_NUMERIC_ALL
 
@@ -21,6 +23,7 @@ internal sealed unsafe partial class NftLibrary : IDisposable
     private const int Attempts = 5;
 
     private const string Separator = "; ";
+    private const int LongestSelect = 1000; // FD_SETSIZE is 1024
 
     private nint _context;
 
@@ -30,7 +33,10 @@ internal sealed unsafe partial class NftLibrary : IDisposable
     {
         // nft_ctx_new() calls exit() when it gets no netlink socket (netlink_init_error in nftables' src/netlink.c): find out before
         // it does.
-        using (new NetlinkSocket(NetlinkProtocol.Netfilter)) { }
+        using (NetlinkSocket socket = new(NetlinkProtocol.Netfilter))
+        {
+            RefuseAbove(socket.Fd);
+        }
         nint context;
         HashSet<int> before = [.. Libc.OpenDescriptors()];
         try
@@ -44,8 +50,19 @@ internal sealed unsafe partial class NftLibrary : IDisposable
         if (context == 0) throw new KernelException("make an nftables context", Errno.NoBuffers);
         // Its socket is opened without SOCK_CLOEXEC (nft_mnl_socket_open in nftables' src/mnl.c): every HAProxy and hook would
         // inherit it.
-        foreach (int fd in Libc.OpenDescriptors().Where(fd => !before.Contains(fd))) Libc.SetCloseOnExec(fd);
+        int[] opened = [.. Libc.OpenDescriptors().Where(fd => !before.Contains(fd))];
+        foreach (int fd in opened) Libc.SetCloseOnExec(fd);
         NftLibrary library = new(context);
+        try
+        {
+            // Others may have taken the lower ones meanwhile.
+            RefuseAbove(opened.DefaultIfEmpty().Max());
+        }
+        catch (FlipException)
+        {
+            library.Dispose();
+            throw;
+        }
         if (BufferOutput(context) == 0 && BufferError(context) == 0) return library;
         library.Dispose();
         throw new KernelException("buffer libnftables' output", Errno.NoBuffers);
@@ -57,6 +74,14 @@ internal sealed unsafe partial class NftLibrary : IDisposable
         _context = 0;
     }
 
+    /// <summary>It waits with select(2), which ends the process at descriptor 1024 (mnl_batch_talk in nftables' src/mnl.c).</summary>
+    private static void RefuseAbove(int fd)
+    {
+        if (fd > LongestSelect)
+            throw new FlipException($"cannot use libnftables: it takes no descriptor above {LongestSelect}, and this process has so many open that the next is {fd}; "
+                + "nothing was changed; give it fewer (of --port, or of inherited ones)");
+    }
+
     /// <summary>Runs a text of nft commands as one transaction.</summary>
     internal void Run(string operation, string commands)
     {
@@ -65,15 +90,22 @@ internal sealed unsafe partial class NftLibrary : IDisposable
     }
 
     /// <summary>A command's JSON; null when what it asks for does not exist.</summary>
-    internal JsonDocument? Query(string operation, string command)
+    internal JsonDocument? Query(string operation, string command) =>
+        Output(operation, command, OutputJson | OutputNumeric) is { } output ? JsonDocument.Parse(output) : null;
+
+    /// <summary>What a command prints for people, with handles and without counts; null when what it asks for does not exist.</summary>
+    internal string? List(string operation, string command) =>
+        Output(operation, command, OutputStateless | OutputHandles) is { } output ? Encoding.UTF8.GetString(output) : null;
+
+    private byte[]? Output(string operation, string command, uint flags)
     {
         int errno;
-        OutputSetFlags(_context, OutputJson | OutputNumeric);
+        OutputSetFlags(_context, flags);
         try
         {
             errno = RunText(command);
             nint output = GetOutput(_context);
-            if (errno == 0) return JsonDocument.Parse(MemoryMarshal.CreateReadOnlySpanFromNullTerminated((byte*)output).ToArray());
+            if (errno == 0) return MemoryMarshal.CreateReadOnlySpanFromNullTerminated((byte*)output).ToArray();
         }
         finally
         {

@@ -156,6 +156,7 @@ public sealed class NftRedirect : IDisposable
         private readonly NftRedirect _redirect;
         private readonly NftSwitchBatch _batch;
         private int _code;
+        private bool _rehearsing;
 
         internal PreparedSwitch(NftRedirect redirect, string pair, int to)
         {
@@ -180,11 +181,28 @@ public sealed class NftRedirect : IDisposable
         /// <exception cref="KernelException">The kernel would not take it.</exception>
         public void Rehearse()
         {
-            if (Run(rehearse: true) != 0) throw Failure();
+            _rehearsing = true;
+            try
+            {
+                if (Commit() != 0) throw Failure();
+            }
+            finally
+            {
+                _rehearsing = false;
+            }
         }
 
         /// <summary>The flip. 0, or an errno, and then NEW connections go where they went before. Allocates and logs nothing.</summary>
-        public int Commit() => Run(rehearse: false);
+        public int Commit()
+        {
+            lock (_redirect._switchTurn)
+            {
+                long start = Stopwatch.GetTimestamp();
+                _code = _batch.Run(_redirect._netlink.Fd, _rehearsing);
+                ElapsedTicks = Stopwatch.GetTimestamp() - start;
+                return _code;
+            }
+        }
 
         /// <summary>The last run's failure in words.</summary>
         public KernelException Failure()
@@ -192,17 +210,6 @@ public sealed class NftRedirect : IDisposable
             string[] commands = NftRuleset.Switch(Pair, To).Split('\n');
             return new KernelException(
                 $"switch pair {Pair} to generation {To}", _code, $"at \"{commands[_batch.FailedAtDelete ? 0 : 1]}\"");
-        }
-
-        private int Run(bool rehearse)
-        {
-            lock (_redirect._switchTurn)
-            {
-                long start = Stopwatch.GetTimestamp();
-                _code = _batch.Run(_redirect._netlink.Fd, rehearse);
-                ElapsedTicks = Stopwatch.GetTimestamp() - start;
-                return _code;
-            }
         }
     }
 }

@@ -35,12 +35,13 @@ public sealed record NftPair(string Name, PortBlock Blue, PortBlock Green);
 internal static class NftRuleset
 {
     internal const string Table = "inet flipcontroller";
+    internal const int Priority = -105; // of both nat hooks
     internal const string Services = "services";
     internal const string Guard = "guard";
     private const string PairPrefix = "pair-";
     private const string LoopsPrefix = "loops-";
     private const string GenerationPrefix = "generation-";
-    private const string OpeningSyn = "tcp flags & (fin|syn|rst|ack) == syn";
+    internal const string OpeningSyn = "tcp flags & (fin|syn|rst|ack) == syn";
 
     /// <summary>
     /// Makes or completes everything but generations and what each pair's one rule says; removes <paramref name="removed"/>, chains
@@ -57,8 +58,8 @@ internal static class NftRuleset
             Line($"add chain {Table} {PairChain(pair.Name)}");
             Line($"add chain {Table} {LoopsChain(pair.Name)}");
         }
-        Line($"add chain {Table} prerouting {{ type nat hook prerouting priority -105; policy accept; }}");
-        Line($"add chain {Table} output {{ type nat hook output priority -105; policy accept; }}");
+        foreach (string hook in (string[])["prerouting", "output"])
+            Line(string.Create(CultureInfo.InvariantCulture, $"add chain {Table} {hook} {{ type nat hook {hook} priority {Priority}; policy accept; }}"));
         Line($"add chain {Table} {Guard} {{ type filter hook input priority -5; policy accept; }}");
         foreach (string hook in (string[])["prerouting", "output"])
         {

@@ -18,7 +18,21 @@ public sealed record NftState(bool BaseComplete, bool ProbesPass, ImmutableSorte
         BaseComplete && Pairs.TryGetValue(pair, out NftPairState? state) && state.Reached ? state.Active : null;
 
     /// <summary>Reads <c>nft -j list table inet flipcontroller</c>, libnftables-json(5).</summary>
+    /// <exception cref="FlipException">There is something in it that no version of ours has put there.</exception>
     internal static NftState Parse(JsonElement root)
+    {
+        try
+        {
+            return Read(root);
+        }
+        catch (Exception e) when (e is KeyNotFoundException or InvalidOperationException or FormatException or IndexOutOfRangeException or ArgumentException)
+        {
+            throw new FlipException($"cannot read table {NftRuleset.Table}: it is listed with something that is not ours ({e.Message.TrimEnd('.')}); "
+                + $"nothing was changed, and it redirects as before; `nft list table {NftRuleset.Table}` shows it", e);
+        }
+    }
+
+    private static NftState Read(JsonElement root)
     {
         HashSet<string> hooked = [];
         bool probesPass = false;
@@ -149,7 +163,8 @@ public sealed record NftState(bool BaseComplete, bool ProbesPass, ImmutableSorte
     private static int? DnatPort(JsonElement rule)
     {
         foreach (JsonElement expression in rule.GetProperty("expr").EnumerateArray())
-            if (expression.TryGetProperty("dnat", out JsonElement dnat) && dnat.GetProperty("port").TryGetInt32(out int port)) return port;
+            if (expression.TryGetProperty("dnat", out JsonElement dnat) && dnat.ValueKind == JsonValueKind.Object
+                && dnat.TryGetProperty("port", out JsonElement given) && given.ValueKind == JsonValueKind.Number && given.TryGetInt32(out int port)) return port;
         return null;
     }
 }

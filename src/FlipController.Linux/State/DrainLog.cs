@@ -31,7 +31,7 @@ public sealed class DrainLog
     {
         try
         {
-            return JsonSerializer.Deserialize(File.ReadAllBytes(PathOf(generation)), DrainLogJson.Default.DrainCurve);
+            return OwnJson.Read(File.ReadAllBytes(PathOf(generation)), DrainLogJson.Default.DrainCurve);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or JsonException)
         {
@@ -53,6 +53,7 @@ public sealed class DrainLog
     private string PathOf(int generation) => Path.Combine(_directory, string.Create(CultureInfo.InvariantCulture, $"{generation}.json"));
 }
 
-[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, RespectNullableAnnotations = true,
+    RespectRequiredConstructorParameters = true)]
 [JsonSerializable(typeof(DrainCurve))]
 internal sealed partial class DrainLogJson : JsonSerializerContext;

@@ -2,7 +2,9 @@ using System.Collections.Immutable;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
+using System.Text.Json.Serialization.Metadata;
 using FlipController.Core;
 using FlipController.Core.Machine;
 using FlipController.Linux.Unmanaged;
@@ -18,6 +20,11 @@ namespace FlipController.Linux.State;
 public sealed class PairStore
 {
     private const int LongestHistory = 1000, PeersKeyLength = 16;
+
+    /// <summary>Of state.json. What an earlier version saved bears none, and is read as well.</summary>
+    private const int Format = 1;
+    private const string FormatName = "format";
+
     private readonly string _directory;
 
     public PairStore(string stateDirectory, string pair)
@@ -41,24 +48,59 @@ public sealed class PairStore
 
     private string SnapshotPath(int number) => Path.Combine(_directory, "generations", $"{number}.json");
 
-    /// <summary>Null: nothing was ever saved.</summary>
-    public PairState? Read()
+    /// <summary>Null: nothing was ever saved, or it is lost.</summary>
+    /// <param name="broken">What was wrong with what is there, and what was done with it; null: nothing.</param>
+    /// <exception cref="FlipException">A newer version of this program has saved it.</exception>
+    public PairState? Read(out string? broken)
     {
+        broken = null;
         if (!File.Exists(StatePath)) return null;
         try
         {
-            return JsonSerializer.Deserialize(File.ReadAllBytes(StatePath), PairStateJson.Default.PairState);
+            using JsonDocument document = JsonDocument.Parse(File.ReadAllBytes(StatePath));
+            int format = document.RootElement.TryGetProperty(FormatName, out JsonElement saved) ? saved.GetInt32() : 0;
+            if (format > Format)
+                throw new FlipException($"cannot read {StatePath}: a newer version has saved it (format {format}, this one knows {Format}); nothing was changed, "
+                    + "and every HAProxy and every rule goes on. Start the newer version again, or move the file away: it is made again from what is there, "
+                    + "without the undo window");
+            if (Whole(document.RootElement) is { } state) return state;
+            broken = BrokenFile.SetAside(StatePath, "it is not a pair's state");
         }
-        catch (JsonException e)
+        catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or NotSupportedException)
         {
-            throw new FlipException(
-                $"cannot read the saved state {StatePath}: {e.Message}; nothing was changed. Put the file back from a copy, or move it "
-                + "away and run `flipctl reset`, after which the pair starts afresh.", e);
+            broken = BrokenFile.SetAside(StatePath, e.Message);
+        }
+        return null;
+    }
+
+    private static PairState? Whole(JsonElement saved)
+    {
+        try
+        {
+            return OwnJson.Read(saved, PairStateJson.Default.PairState);
+        }
+        catch (JsonException)
+        {
+            // What it says is in words of .NET's, about names of ours.
+            return null;
         }
     }
 
-    public void Save(PairState state) =>
-        AtomicFile.Write(StatePath, JsonSerializer.SerializeToUtf8Bytes(state, PairStateJson.Default.PairState));
+    public void Save(PairState state)
+    {
+        JsonObject saved = JsonSerializer.SerializeToNode(state, PairStateJson.Default.PairState)!.AsObject();
+        saved.Insert(0, FormatName, Format);
+        AtomicFile.Write(StatePath, Encoding.UTF8.GetBytes(saved.ToJsonString(PairStateJson.Default.Options)));
+    }
+
+    /// <summary>The highest number of a generation whose files are kept; 0: none are.</summary>
+    public int HighestSnapshot() => Snapshots().Select(s => s.Number).DefaultIfEmpty().Max();
+
+    private IEnumerable<(int Number, string Path)> Snapshots()
+    {
+        foreach (string path in Directory.EnumerateFiles(Path.Combine(_directory, "generations"), "*.json"))
+            if (int.TryParse(Path.GetFileNameWithoutExtension(path), out int number)) yield return (number, path);
+    }
 
     /// <summary>
     /// What the pair's generations know each other by when they share stick tables; made when it is first asked for. Whoever knows it
@@ -74,9 +116,7 @@ public sealed class PairStore
 
     public void Append(FlipRecord flip)
     {
-        byte[] line = [.. JsonSerializer.SerializeToUtf8Bytes(flip, PairStoreJson.Default.FlipRecord), (byte)'\n'];
-        using var file = new FileStream(HistoryPath, FileMode.Append, FileAccess.Write);
-        file.Write(line);
+        AtomicFile.AppendLine(HistoryPath, JsonSerializer.SerializeToUtf8Bytes(flip, PairStoreJson.Default.FlipRecord));
     }
 
     /// <summary>Oldest first, the last word on each flip.</summary>
@@ -107,7 +147,7 @@ public sealed class PairStore
     {
         try
         {
-            return JsonSerializer.Deserialize(line, PairStoreJson.Default.FlipRecord);
+            return OwnJson.Read(Encoding.UTF8.GetBytes(line), PairStoreJson.Default.FlipRecord);
         }
         catch (JsonException)
         {
@@ -118,23 +158,35 @@ public sealed class PairStore
     public void SaveAdoption(Adoption adoption) =>
         AtomicFile.Write(AdoptionPath, JsonSerializer.SerializeToUtf8Bytes(adoption, PairStoreJson.Default.Adoption));
 
-    /// <summary>Null: nothing was ever adopted.</summary>
-    public Adoption? ReadAdoption() => File.Exists(AdoptionPath)
-        ? JsonSerializer.Deserialize(File.ReadAllBytes(AdoptionPath), PairStoreJson.Default.Adoption)
-        : null;
+    /// <summary>Null: nothing was ever adopted, or it cannot be read.</summary>
+    public Adoption? ReadAdoption() => Kept(AdoptionPath, PairStoreJson.Default.Adoption);
 
     public void SaveSnapshot(int number, Snapshot snapshot) =>
         AtomicFile.Write(SnapshotPath(number), JsonSerializer.SerializeToUtf8Bytes(snapshot, PairStoreJson.Default.Snapshot));
 
-    public Snapshot? ReadSnapshot(int number) => File.Exists(SnapshotPath(number))
-        ? JsonSerializer.Deserialize(File.ReadAllBytes(SnapshotPath(number)), PairStoreJson.Default.Snapshot)
+    /// <summary>Null: it is not kept, or cannot be read.</summary>
+    public Snapshot? ReadSnapshot(int number) => Kept(SnapshotPath(number), PairStoreJson.Default.Snapshot) is { Files.IsDefaultOrEmpty: false } snapshot
+        ? snapshot
         : null;
+
+    private static T? Kept<T>(string path, JsonTypeInfo<T> type) where T : class
+    {
+        if (!File.Exists(path)) return null;
+        try
+        {
+            return OwnJson.Read(File.ReadAllBytes(path), type);
+        }
+        catch (JsonException)
+        {
+            return null;
+        }
+    }
 
     /// <summary>Removes the snapshots nobody may ask for any more.</summary>
     public void PruneSnapshots(Func<int, bool> needed)
     {
-        foreach (string path in Directory.EnumerateFiles(Path.Combine(_directory, "generations"), "*.json"))
-            if (int.TryParse(Path.GetFileNameWithoutExtension(path), out int number) && !needed(number)) File.Delete(path);
+        foreach (var (number, path) in Snapshots())
+            if (!needed(number)) File.Delete(path);
     }
 }
 
@@ -154,7 +206,8 @@ public sealed record SnapshotFile(string Path, byte[] Content);
 /// <param name="Services">The front addresses it is about.</param>
 public sealed record Adoption(UnmanagedHaproxy? Haproxy, bool ToldToStop, string? Unit, ImmutableArray<Service> Services);
 
-[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, RespectNullableAnnotations = true,
+    RespectRequiredConstructorParameters = true)]
 [JsonSerializable(typeof(FlipRecord))]
 [JsonSerializable(typeof(Adoption))]
 [JsonSerializable(typeof(Snapshot))]

@@ -1,37 +1,37 @@
 using System.Globalization;
+using System.Runtime.InteropServices;
 using System.Text;
 using FlipController.Core;
+using Microsoft.Win32.SafeHandles;
 
 namespace FlipController.Linux.State;
 
-/// <summary>One daemon per state directory: .NET takes flock(2) for FileShare.None, which the kernel drops when the process ends.</summary>
-public sealed class StateLock : IDisposable
+/// <summary>One daemon per state directory: a lock of flock(2), which the kernel drops when the process ends.</summary>
+public sealed partial class StateLock : IDisposable
 {
-    private const int Locked = 11; // EAGAIN: flock(2); a full or read-only disk has its own number and its own words
+    private readonly SafeFileHandle _file;
 
-    private readonly FileStream _file;
-
-    private StateLock(FileStream file) => _file = file;
+    private StateLock(SafeFileHandle file) => _file = file;
 
     public static StateLock Take(string stateDirectory)
     {
-        AtomicFile.EnsurePrivateDirectory(stateDirectory);
-        string path = Path.Combine(stateDirectory, "lock");
-        try
+        AtomicFile.EnsurePrivateDirectory(stateDirectory, mayBeLink: true);
+        SafeFileHandle file = AtomicFile.OpenOwn(Path.Combine(stateDirectory, "lock"), append: false);
+        const int exclusive = 2, doNotWait = 4; // LOCK_EX, LOCK_NB: asm-generic/fcntl.h
+        if (Flock(file, exclusive | doNotWait) != 0)
         {
-            var file = new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
-            file.SetLength(0);
-            file.Write(Encoding.ASCII.GetBytes(Environment.ProcessId.ToString(CultureInfo.InvariantCulture)));
-            file.Flush();
-            return new StateLock(file);
-        }
-        catch (IOException e) when (e.HResult == Locked)
-        {
+            file.Dispose();
             throw new FlipException(
                 $"cannot take the state directory {stateDirectory}: another flipcontrollerd holds its lock; that one goes on, this one "
-                + "did nothing. Give each daemon a state and runtime directory of its own, or stop the other first.", e);
+                + "did nothing. Give each daemon a state and runtime directory of its own, or stop the other first.");
         }
+        RandomAccess.SetLength(file, 0);
+        RandomAccess.Write(file, Encoding.ASCII.GetBytes(Environment.ProcessId.ToString(CultureInfo.InvariantCulture)), 0);
+        return new StateLock(file);
     }
 
     public void Dispose() => _file.Dispose();
+
+    [LibraryImport("libc", EntryPoint = "flock", SetLastError = true)]
+    private static partial int Flock(SafeFileHandle file, int operation);
 }

@@ -27,6 +27,12 @@ internal sealed record HaproxyProcess(ProcessIdentity Identity, int Parent, uint
     /// <summary>By the name of its program, whatever it calls itself: /usr/sbin/haproxy, /opt/haproxy-2.8/bin/haproxy, haproxy-2.8.</summary>
     public bool IsHaproxy => NamesHaproxy(Executable);
 
+    /// <summary>
+    /// It was told to become a daemon and is not one yet: it binds first, then forks the daemon, which begins a session of its own, and
+    /// ends (src/haproxy.c, main).
+    /// </summary>
+    public bool IsBecomingDaemon => StartArguments.IsDaemon(Arguments) && Libc.SessionOf(Pid) is > 0 and int session && session != Pid;
+
     private static bool NamesHaproxy(string executable) =>
         Path.GetFileName(executable.AsSpan()).Contains("haproxy", StringComparison.OrdinalIgnoreCase);
 
@@ -68,15 +74,9 @@ internal sealed record HaproxyProcess(ProcessIdentity Identity, int Parent, uint
         return words;
     }
 
-    public static IEnumerable<int> Pids()
-    {
-        foreach (string directory in Directory.EnumerateDirectories("/proc"))
-            if (int.TryParse(Path.GetFileName(directory.AsSpan()), NumberStyles.None, CultureInfo.InvariantCulture, out int pid)) yield return pid;
-    }
-
     /// <summary>Every HAProxy of this host, of whatever network namespace.</summary>
     public static IReadOnlyList<HaproxyProcess> All() =>
-        [.. Pids().Where(pid => Program(pid) is { } program && NamesHaproxy(program)).Select(Read).OfType<HaproxyProcess>()];
+        [.. ProcessIdentity.Pids().Where(pid => Program(pid) is { } program && NamesHaproxy(program)).Select(Read).OfType<HaproxyProcess>()];
 
     private static string? Program(int pid)
     {

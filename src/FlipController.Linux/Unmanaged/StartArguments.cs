@@ -18,6 +18,22 @@ internal static class StartArguments
     /// <summary>Only to look whether it would start.</summary>
     public static ImmutableArray<string> Check(ImmutableArray<string> arguments) => ["-c", .. Kept(arguments)];
 
+    /// <summary>The foreground has the last word, wherever it stands.</summary>
+    public static bool IsDaemon(ImmutableArray<string> arguments) =>
+        Options(arguments).Contains("-D") && !Options(arguments).Any(word => word is "-d" or "-db");
+
+    public static bool HasMaster(ImmutableArray<string> arguments) => Options(arguments).Any(word => word is "-W" or "-Ws");
+
+    /// <summary>Without their values.</summary>
+    private static IEnumerable<string> Options(ImmutableArray<string> arguments)
+    {
+        for (int i = 0; i < arguments.Length && arguments[i] != "--"; i++)
+        {
+            yield return arguments[i];
+            if (s_withValue.Contains(arguments[i]) || arguments[i] == "-x") i++;
+        }
+    }
+
     private static IEnumerable<string> Kept(ImmutableArray<string> arguments)
     {
         for (int i = 0; i < arguments.Length; i++)

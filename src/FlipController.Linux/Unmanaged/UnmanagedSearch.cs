@@ -12,6 +12,12 @@ namespace FlipController.Linux.Unmanaged;
 public sealed record UnmanagedFinding(
     UnmanagedHaproxy? Haproxy, ImmutableArray<Service> Served, ImmutableArray<Service> Unserved, ImmutableArray<string> Refusals)
 {
+    /// <summary>
+    /// <paramref name="Haproxy"/> listens before it is who will serve: as the process that a daemon is born of, which then ends, or as
+    /// a master whose worker is not there yet.
+    /// </summary>
+    public bool IsStarting { get; init; }
+
     /// <summary>One HAProxy listens on everything, and nobody else does.</summary>
     public bool IsWhole => Haproxy is not null && Unserved.IsEmpty && Refusals.IsEmpty;
 }
@@ -19,10 +25,23 @@ public sealed record UnmanagedFinding(
 /// <summary>Finds who listens on the front addresses, in the network namespace of the calling thread.</summary>
 public sealed class UnmanagedSearch(Systemd systemd)
 {
+    private const int Looks = 3;
+
     /// <param name="ourPids">The generations' own processes, which are never unmanaged.</param>
     /// <param name="asksUnit">False: its unit is not asked for, and systemd's silence stands in nobody's way.</param>
     public async Task<UnmanagedFinding> FindAsync(
         IReadOnlyCollection<Service> services, IReadOnlySet<int> ourPids, CancellationToken stop = default, bool asksUnit = true)
+    {
+        for (int look = 1; ; look++)
+        {
+            // /proc is a list of one moment, and a listener outlives its process in a child that is not on it: a daemon at its birth.
+            if (await LookAsync(services, ourPids, asksUnit, look == Looks, stop) is { } found) return found;
+        }
+    }
+
+    /// <summary>Null: somebody ended meanwhile; who has what is told by another look. The last one tells what it sees.</summary>
+    private async Task<UnmanagedFinding?> LookAsync(
+        IReadOnlyCollection<Service> services, IReadOnlySet<int> ourPids, bool asksUnit, bool last, CancellationToken stop)
     {
         List<(Service Front, TcpSocket Socket)> listeners = Listeners(services);
         ILookup<uint, int> holders = Holders([.. listeners.Select(l => l.Socket.Inode)], ourPids);
@@ -34,7 +53,11 @@ public sealed class UnmanagedSearch(Systemd systemd)
         {
             foreach (int pid in holders[socket.Inode])
             {
-                if (HaproxyProcess.Read(pid) is not { } process) continue; // gone, and its listener with it
+                if (HaproxyProcess.Read(pid) is not { } process)
+                {
+                    if (last) continue;
+                    return null;
+                }
                 if (!process.IsHaproxy)
                 {
                     if (told.Add(pid))
@@ -48,9 +71,13 @@ public sealed class UnmanagedSearch(Systemd systemd)
                 held.Add((process, front));
             }
             if (!holders[socket.Inode].Any() && !ourPids.Any(p => ProcessSockets.Inodes(p).Contains(socket.Inode)))
+            {
+                if (!last) return null;
                 refusals.Add($"{Named(services, front)} a process that cannot be seen listens on {socket.Local} (of another container, "
                     + "or the kernel's own); find it with `ss -tlnp`, and stop it");
+            }
         }
+        if (!last && mains.Values.Any(m => !m.Identity.IsAlive)) return null;
         // The one with most of them is taken for the one that is meant; of two alike the older.
         HaproxyProcess? meant = mains.Values
             .OrderByDescending(m => services.Count(s => Covered(s, byMain[m.Pid].Select(h => h.Front))))
@@ -64,9 +91,12 @@ public sealed class UnmanagedSearch(Systemd systemd)
         ImmutableArray<Service> served = [.. services.Where(s => Covered(s, of.Select(h => h.Front)))];
         UnmanagedHaproxy? haproxy = meant.Describe(
             [.. of.Select(h => h.Process.Identity).Distinct().OrderBy(p => p.Pid)], asksUnit ? await systemd.UnitOfAsync(meant.Pid, stop) : null);
-        return haproxy is null
-            ? new UnmanagedFinding(null, [], [.. services], refusals.ToImmutable())
-            : new UnmanagedFinding(haproxy, served, [.. services.Except(served)], refusals.ToImmutable());
+        if (haproxy is null) return last ? new UnmanagedFinding(null, [], [.. services], refusals.ToImmutable()) : null;
+        bool starts = meant.IsBecomingDaemon || (StartArguments.HasMaster(meant.Arguments) && !haproxy.IsMasterWorker);
+        // Asked last: of the dead nobody knows what they were becoming.
+        bool alive = meant.Identity.IsAlive;
+        if (!alive && !last) return null;
+        return new UnmanagedFinding(haproxy, served, [.. services.Except(served)], refusals.ToImmutable()) { IsStarting = starts || !alive };
     }
 
     /// <summary>Connections on the front ports that no generation has, by the HAProxy that has them: who is still there.</summary>
@@ -123,7 +153,7 @@ public sealed class UnmanagedSearch(Systemd systemd)
 
     private static ILookup<uint, int> Holders(HashSet<uint> inodes, IReadOnlySet<int> ourPids) => inodes.Count == 0
         ? Enumerable.Empty<(uint, int)>().ToLookup(h => h.Item1, h => h.Item2)
-        : HaproxyProcess.Pids().Where(pid => !ourPids.Contains(pid))
+        : ProcessIdentity.Pids().Where(pid => !ourPids.Contains(pid))
             .SelectMany(pid => ProcessSockets.Inodes(pid).Where(inodes.Contains).Select(inode => (Inode: inode, Pid: pid)))
             .ToLookup(h => h.Inode, h => h.Pid);
 

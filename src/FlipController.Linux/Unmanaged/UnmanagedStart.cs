@@ -18,7 +18,10 @@ public sealed class UnmanagedStart(Systemd systemd, TimeProvider time)
     /// <summary>From its start until it listens on every front address.</summary>
     public TimeSpan ListenBound { get; init; } = TimeSpan.FromMinutes(2);
 
-    /// <summary>How long a process with the same command line that neither listens nor serves yet is taken for one that is starting.</summary>
+    /// <summary>
+    /// How long a process with the same command line that neither listens nor serves yet is taken for one that is starting, and one
+    /// that listens for one that is not who will serve.
+    /// </summary>
     public TimeSpan StartingBound { get; init; } = TimeSpan.FromSeconds(10);
 
     /// <param name="recorded">The one that was adopted; null: only <paramref name="unit"/> is known.</param>
@@ -32,7 +35,7 @@ public sealed class UnmanagedStart(Systemd systemd, TimeProvider time)
     {
         var search = new UnmanagedSearch(systemd);
         unit ??= recorded?.Unit;
-        UnmanagedFinding found = await search.FindAsync(services, ourPids, stop);
+        UnmanagedFinding found = await StartedAsync(search, services, ourPids, stop);
         if (!found.Refusals.IsEmpty) throw new FlipException($"NEW connections cannot be given back: {string.Join(" | ", found.Refusals)}");
         // What listens already needs nothing of a unit that was merely named.
         if (unit is not null && (!found.IsWhole || unit == recorded?.Unit)) await systemd.ReleaseAsync(unit, stop);
@@ -60,11 +63,24 @@ public sealed class UnmanagedStart(Systemd systemd, TimeProvider time)
         long began = time.GetTimestamp();
         while (true)
         {
-            found = await search.FindAsync(services, ourPids, stop);
+            found = await StartedAsync(search, services, ourPids, stop);
             if (found.IsWhole) return found.Haproxy!;
             if (time.GetElapsedTime(began) > ListenBound)
                 throw new FlipException($"{unit ?? recorded!.Executable} was started, but {Missing(found)} after "
                     + $"{Durations.Format(ListenBound)}. NEW connections go to the pair as before");
+            await Task.Delay(s_pause, time, stop);
+        }
+    }
+
+    /// <summary>What is found once the one that is in the middle of its start has come to its end.</summary>
+    private async Task<UnmanagedFinding> StartedAsync(
+        UnmanagedSearch search, IReadOnlyCollection<Service> services, IReadOnlySet<int> ourPids, CancellationToken stop)
+    {
+        long began = time.GetTimestamp();
+        while (true)
+        {
+            UnmanagedFinding found = await search.FindAsync(services, ourPids, stop);
+            if (!found.IsStarting || time.GetElapsedTime(began) > StartingBound) return found;
             await Task.Delay(s_pause, time, stop);
         }
     }
@@ -133,8 +149,10 @@ public sealed class UnmanagedStart(Systemd systemd, TimeProvider time)
             HashSet<int> serving = [.. UnmanagedSearch.Connections(services, new HashSet<int>()).Select(c => c.Pid)];
             bool starting = HaproxyProcess.All().Any(p => p.Executable == recorded.Executable && p.Arguments.AsSpan().SequenceEqual(arguments.AsSpan())
                 && !known.Contains(p.Identity) && !serving.Contains(p.Pid));
-            if (!starting) return false;
+            // After the look at the processes, and whatever that found: it listens before it forks the daemon and ends, so that neither of
+            // the two may have been seen.
             if (UnmanagedSearch.Listeners(services).Count > 0) return true;
+            if (!starting) return false;
             if (time.GetElapsedTime(began) > StartingBound) return false;
             await Task.Delay(s_pause, time, stop);
         }
@@ -150,7 +168,7 @@ public sealed class UnmanagedStart(Systemd systemd, TimeProvider time)
     private static ChildProcess Program(UnmanagedHaproxy recorded, ImmutableArray<string> arguments) =>
         new(recorded.Executable, arguments)
         {
-            WorkingDirectory = recorded.WorkingDirectory, InheritsEnvironment = false, Timeout = TimeSpan.FromMinutes(2),
+            WorkingDirectory = recorded.WorkingDirectory, Beside = ChildEnvironment.Empty, Timeout = TimeSpan.FromMinutes(2),
             Environment = recorded.Environment.Select(v => v.Split('=', 2)).Where(v => v.Length == 2)
                 .GroupBy(v => v[0]).ToDictionary(v => v.Key, v => v.First()[1]),
         };

@@ -2,11 +2,13 @@ using System.Net;
 using System.Net.Sockets;
 using FlipController.Core;
 using FlipController.Linux.Haproxy;
+using FlipController.Linux.Tests.Kernel;
 using Xunit;
 
 namespace FlipController.Linux.Tests.Haproxy;
 
 /// <summary>One session, several callers, answers of any length.</summary>
+[Collection(ManyDescriptors.Alone)]
 public sealed class AdminSessionTests
 {
     private static CancellationToken Stop => TestContext.Current.CancellationToken;

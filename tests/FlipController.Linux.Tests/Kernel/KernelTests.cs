@@ -79,6 +79,10 @@ public sealed partial class NetlinkTests
     [InlineData("2c000000 0200 0003 01000000 00000000 ffffffff 10000000 2000 0500 01000000 00000000 07000100 6e6f0000", "EPERM (no)")]
     [InlineData("30000000 0200 0002 01000000 00000000 ffffffff 14000000 2000 0500 01000000 00000000 aabbccdd 07000100 6e6f0000", "EPERM (no)")]
     [InlineData("24000000 0200 0001 01000000 00000000 ffffffff 10000000 2000 0500 01000000 00000000", "EPERM")]
+    // It says that there are words, and there is nothing; or that the request was longer than the whole answer.
+    [InlineData("14000000 0200 0002 01000000 00000000 ffffffff", "EPERM")]
+    [InlineData("18000000 0200 0002 01000000 00000000 ffffffff ffffff7f", "EPERM")]
+    [InlineData("18000000 0200 0002 01000000 00000000 ffffffff fffffffe", "EPERM")]
     public void The_kernels_words_are_found_wherever_they_stand(string answer, string error)
     {
         (NetlinkSocket netlink, int kernel) = Fake();
@@ -87,6 +91,19 @@ public sealed partial class NetlinkTests
             Say(kernel, answer);
             KernelException thrown = Assert.Throws<KernelException>(() => netlink.Request("do it", new NetlinkMessage(new byte[64], 0x20, NetlinkFlags.None)));
             Assert.Equal("cannot do it: " + error, thrown.Message);
+        }
+        CloseDescriptor(kernel);
+    }
+
+    [Fact]
+    public void A_socket_that_is_cut_short_is_not_counted()
+    {
+        (NetlinkSocket netlink, int kernel) = Fake();
+        using (SockDiag sockets = SockDiag.Over(netlink))
+        {
+            Say(kernel, "14000000 1400 0200 01000000 00000000 0a010000", "14000000 0300 0200 01000000 00000000 00000000");
+            Say(kernel, "14000000 0300 0200 02000000 00000000 00000000");
+            Assert.Empty(sockets.CountByPort(TcpStates.Live, new FlipController.Core.PortBlock(1, 10)));
         }
         CloseDescriptor(kernel);
     }

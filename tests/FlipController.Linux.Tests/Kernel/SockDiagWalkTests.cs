@@ -9,6 +9,7 @@ using Xunit;
 
 namespace FlipController.Linux.Tests.Kernel;
 
+[Collection(ManyDescriptors.Alone)]
 public sealed class SockDiagWalkTests
 {
     [Fact(Timeout = 30000)]

@@ -228,12 +228,15 @@ internal static class Shell
 internal static class Eventually
 {
     /// <summary>Looks until it is so, for at most twenty seconds: a SYN that got lost is sent again after 1, 3 and 7.</summary>
-    internal static void True(Func<bool> condition, string what)
+    internal static void True(Func<bool> condition, string what) => True(condition, () => what);
+
+    /// <param name="what">Asked once it was not so in time.</param>
+    internal static void True(Func<bool> condition, Func<string> what)
     {
         Stopwatch watch = Stopwatch.StartNew();
         while (!condition())
         {
-            Assert.True(watch.Elapsed < TimeSpan.FromSeconds(20), $"not within 20 s: {what}");
+            if (watch.Elapsed > TimeSpan.FromSeconds(20)) Assert.Fail($"not within 20 s: {what()}");
             Thread.Yield();
         }
     }

@@ -27,6 +27,7 @@ internal sealed class StandInSystemd
         [ -e loaded ] || load
         supervise() {
             socat -u UNIX-RECV:notify OPEN:notes,creat,append & listener=$!
+            while ! [ -S notify ]; do sleep 0.01; done # who speaks before that is not heard
             while :; do
                 : >notes
                 NOTIFY_SOCKET=$PWD/notify haproxy -Ws -f haproxy.cfg -p pid & main=$!

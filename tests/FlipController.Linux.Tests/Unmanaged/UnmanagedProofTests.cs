@@ -28,17 +28,17 @@ public sealed class UnmanagedProofTests
         Assert.Equal("pair", host.Ask());
 
         // The pair would answer 200: what is asked is the unmanaged one.
-        Assert.Contains("was answered 200, not 418-418", await ProveAsync(host, haproxy, fronts, Probe(418)));
+        Assert.Contains("was answered 200, not 418-418", await DisproveAsync(host, haproxy, fronts, Probe(418)));
 
         // In soft stop with a connection: alive, and not listening.
         Socket open = host.Connect();
         UnmanagedHost.Talks(open);
         await host.StopAsync(haproxy);
         Assert.Equal($"{haproxy} did not prove within 500ms (gate.timeout) that it listens on the front addresses: "
-            + $"{haproxy} does not listen on [::]:80, *:7, 10.9.0.1:80, 10.9.0.77:80", await ProveAsync(host, haproxy, fronts));
+            + $"{haproxy} does not listen on [::]:80, *:7, 10.9.0.1:80, 10.9.0.77:80", await DisproveAsync(host, haproxy, fronts));
         open.Dispose();
         await Eventually.True(() => !haproxy.Main.IsAlive, TimeSpan.FromSeconds(10), () => "still alive");
-        Assert.Equal($"{haproxy} is not alive", await ProveAsync(host, haproxy, fronts));
+        Assert.Equal($"{haproxy} is not alive", await DisproveAsync(host, haproxy, fronts));
     }
 
     [Fact(Timeout = 60000)]
@@ -53,7 +53,7 @@ public sealed class UnmanagedProofTests
             + "add rule inet flipcontroller output fib daddr type local jump services");
         Assert.Equal(1, redirect.ReadActive("edge"));
         Assert.False(redirect.ReadAll().ProbesPass);
-        Assert.Contains("did not reach the front listener: it was redirected", await ProveAsync(host, haproxy, [s_web]));
+        Assert.Contains("did not reach the front listener: it was redirected", await DisproveAsync(host, haproxy, [s_web]));
         redirect.EnsureBase([s_pair]);
         Assert.True(redirect.ReadAll().ProbesPass);
         Assert.Equal(1, redirect.ReadActive("edge"));
@@ -73,9 +73,57 @@ public sealed class UnmanagedProofTests
     }
 
     private static Task<string?> ProveAsync(
-        UnmanagedHost host, UnmanagedHaproxy haproxy, Service[] services, ImmutableArray<HttpProbe> probes = default) => host.InsideAsync(() =>
+        UnmanagedHost host, UnmanagedHaproxy haproxy, Service[] services, ImmutableArray<HttpProbe> probes = default) =>
+        AskAsync(host, haproxy, services, probes, TimeSpan.FromSeconds(30), TimeProvider.System);
+
+    private static Task<string?> DisproveAsync(
+        UnmanagedHost host, UnmanagedHaproxy haproxy, Service[] services, ImmutableArray<HttpProbe> probes = default) =>
+        AskAsync(host, haproxy, services, probes, TimeSpan.FromMilliseconds(500), new PausesOnly());
+
+    private static Task<string?> AskAsync(
+        UnmanagedHost host, UnmanagedHaproxy haproxy, Service[] services, ImmutableArray<HttpProbe> probes, TimeSpan timeout, TimeProvider time) =>
+        host.InsideAsync(() => new UnmanagedProof(new GateOptions { Timeout = timeout, Probes = probes.IsDefault ? [] : probes }, time)
+            .ProveAsync(haproxy, services, host.Progress.Add, TestContext.Current.CancellationToken));
+
+    /// <summary>
+    /// A clock for one who asks until a time is over, pausing in between: it goes on by the pauses alone, so that the time is never
+    /// over before an answer has come, however slow the machine, and nobody waits for it.
+    /// </summary>
+    private sealed class PausesOnly : TimeProvider
     {
-        GateOptions options = new() { Timeout = TimeSpan.FromMilliseconds(500), Probes = probes.IsDefault ? [] : probes };
-        return new UnmanagedProof(options, TimeProvider.System).ProveAsync(haproxy, services, host.Progress.Add, TestContext.Current.CancellationToken);
-    });
+        private readonly Lock _lock = new();
+        private readonly List<Wait> _waits = [];
+        private TimeSpan _now;
+
+        public override ITimer CreateTimer(TimerCallback callback, object? state, TimeSpan dueTime, TimeSpan period)
+        {
+            lock (_lock)
+            {
+                var wait = new Wait(this, callback, state, _now + dueTime);
+                _waits.Add(wait);
+                if (_waits.Count == 1) return wait; // the end
+                Wait first = _waits.MinBy(w => w.Due)!;
+                _waits.Remove(first);
+                _now = first.Due;
+                ThreadPool.QueueUserWorkItem(_ => first.Callback(first.State));
+                return wait;
+            }
+        }
+
+        private sealed record Wait(PausesOnly Clock, TimerCallback Callback, object? State, TimeSpan Due) : ITimer
+        {
+            public bool Change(TimeSpan dueTime, TimeSpan period) => throw new NotSupportedException();
+
+            public void Dispose()
+            {
+                lock (Clock._lock) Clock._waits.RemoveAll(w => ReferenceEquals(w, this));
+            }
+
+            public ValueTask DisposeAsync()
+            {
+                Dispose();
+                return ValueTask.CompletedTask;
+            }
+        }
+    }
 }

@@ -210,6 +210,8 @@ public sealed class UnmanagedStopTests
         Assert.True((await host.StopAsync(haproxy)).Alive);
         // Killed right after the program was started, or while it starts.
         NetnsProcess started = host.Netns.Start("haproxy", "-D", "-f", file);
+        // Nobody can see that what is still another program will be a HAProxy.
+        await Eventually.True(() => started.HasExited || HaproxyProcess.Read(started.Pid)?.IsHaproxy == true, TimeSpan.FromSeconds(10), () => "no HAProxy");
         UnmanagedHaproxy back = await host.StartAsync(haproxy);
         Assert.Equal(0, await started.Exit(TimeSpan.FromSeconds(10)));
         UnmanagedFinding found = await host.FindAsync();
@@ -217,6 +219,40 @@ public sealed class UnmanagedStopTests
         Assert.Equal(back.Main, found.Haproxy!.Main);
         Assert.Single(found.Haproxy.Listening);
         UnmanagedHost.Talks(open);
+    }
+
+    [Theory(Timeout = 60000)]
+    [InlineData("-D"), InlineData("-W -D")]
+    public async Task Who_is_found_while_it_starts_is_who_serves_in_the_end(string how)
+    {
+        using var host = new UnmanagedHost();
+        CancellationToken stop = TestContext.Current.CancellationToken;
+        string[] arguments = [.. how.Split(' '), "-f", host.Configure()];
+        for (int birth = 0; birth < 10; birth++)
+        {
+            using NetnsProcess started = host.Netns.Start("haproxy", arguments);
+            List<UnmanagedFinding> seen = await host.InsideAsync(async () =>
+            {
+                List<UnmanagedFinding> seen = [];
+                for (bool over = false; !over || seen[^1] is not { IsWhole: true, IsStarting: false };)
+                {
+                    stop.ThrowIfCancellationRequested();
+                    over = started.HasExited;
+                    seen.Add(await host.Search.FindAsync(UnmanagedHost.Fronts, UnmanagedHost.Nobody, stop));
+                }
+                return seen;
+            });
+            UnmanagedHaproxy serves = seen[^1].Haproxy!;
+            Assert.Equal(how == "-W -D", serves.IsMasterWorker);
+            foreach (UnmanagedFinding found in seen)
+            {
+                Assert.Empty(found.Refusals);
+                if (found is { Haproxy: { } haproxy, IsStarting: false })
+                    Assert.Equal((serves.Main, serves.IsMasterWorker), (haproxy.Main, haproxy.IsMasterWorker));
+            }
+            await host.StopAsync(serves);
+            await Eventually.True(() => !serves.Main.IsAlive, TimeSpan.FromSeconds(10), () => "still alive");
+        }
     }
 
     [Fact(Timeout = 60000)]

@@ -48,6 +48,17 @@ public sealed class UnmanagedWordsTests
     }
 
     [Theory]
+    [InlineData("-f a.cfg", false, false)]
+    [InlineData("-W -f a.cfg -D", true, true)]
+    [InlineData("-Ws -f a.cfg", false, true)]
+    [InlineData("-D -f a.cfg -db", false, false)]
+    [InlineData("-D -d -f a.cfg", false, false)]
+    [InlineData("-f -D -x -W -L -Ws", false, false)]
+    [InlineData("-- -D -W", false, false)]
+    public void How_it_runs_is_read_from_its_options_and_not_from_their_values(string ran, bool daemon, bool master) =>
+        Assert.Equal((daemon, master), (StartArguments.IsDaemon([.. Words(ran)]), StartArguments.HasMaster([.. Words(ran)])));
+
+    [Theory]
     [InlineData("10.9.0.1:80", "10.9.0.1:80", true)]
     [InlineData("10.9.0.1:80", "*:80", true)]
     [InlineData("10.9.0.1:80", "[::]:80", true)]

@@ -26,9 +26,9 @@ public sealed class RuntimeBaseline
     {
         try
         {
-            return File.Exists(PathOf(place))
-                ? JsonSerializer.Deserialize(File.ReadAllBytes(PathOf(place)), RuntimeStateJson.Default.RuntimeState)
-                : null;
+            if (!File.Exists(PathOf(place))) return null;
+            RuntimeState? state = OwnJson.Read(File.ReadAllBytes(PathOf(place)), RuntimeStateJson.Default.RuntimeState);
+            return state?.Settings.Values.All(s => s is not null && s.Values.All(v => v is not null)) == false ? throw new JsonException("a setting has no value") : state;
         }
         catch (Exception e) when (e is JsonException or IOException or UnauthorizedAccessException)
         {

@@ -240,16 +240,16 @@ public static partial class RuntimeReading
     [GeneratedRegex(@"^\s*sent:\s*[1-9]", RegexOptions.Multiline)]
     private static partial Regex ResolverAsked();
 
-    [GeneratedRegex(@"^# (\d+) \((.*)\)")]
+    [GeneratedRegex(@"^# ([0-9]+) \((.*)\)")]
     private static partial Regex TicketKeysHead();
 
     [GeneratedRegex(@"^\d+\.\d+ (\S+)")]
     private static partial Regex TicketKey();
 
-    [GeneratedRegex(@"^(\d+) \((.*?)\) (.*)$")]
+    [GeneratedRegex(@"^([0-9]{1,9}) \((.*?)\) (.*)$")]
     private static partial Regex PatternHead();
 
-    [GeneratedRegex(@"entry_cnt=(\d{1,9})")]
+    [GeneratedRegex(@"entry_cnt=([0-9]{1,9})")]
     private static partial Regex EntryCount();
 
     [GeneratedRegex(@"(\. )?(curr_ver|next_ver|entry_cnt)=\d+ ?")]

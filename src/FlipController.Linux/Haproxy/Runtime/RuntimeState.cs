@@ -83,6 +83,7 @@ public sealed record PatternSet(PatternKind Kind, int Id, string? File, string O
     [JsonIgnore] public string Subject => $"{(Kind == PatternKind.Map ? "map" : "ACL")} {File ?? Origin}";
 }
 
-[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, UseStringEnumConverter = true)]
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, UseStringEnumConverter = true, RespectNullableAnnotations = true,
+    RespectRequiredConstructorParameters = true)]
 [JsonSerializable(typeof(RuntimeState))]
 internal sealed partial class RuntimeStateJson : JsonSerializerContext;

@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Text;
 using System.Text.RegularExpressions;
 using FlipController.Linux.Haproxy;
+using FlipController.Linux.Kernel;
 using FlipController.Tests.Shared;
 
 namespace FlipController.Linux.Tests.Haproxy.Grammar;
@@ -82,7 +83,12 @@ internal sealed class Lane : IDisposable
     {
         int[] pids = [.. Pids()];
         foreach (int pid in pids) _ = Signals.Send(pid, Signals.Kill);
-        return pids.Length == 0;
+        // A process leaves its namespace before its sockets are closed: do_exit() in kernel/exit.c.
+        return pids.Length == 0 && netns.Run(() =>
+        {
+            using var sockets = new SockDiag();
+            return sockets.Listeners().Count == 0;
+        });
     }, TimeSpan.FromSeconds(10), "everything that was started in the namespace has ended");
 
     private IEnumerable<int> Pids() => Command.TryRun("ip", "netns", "pids", netns.Name)

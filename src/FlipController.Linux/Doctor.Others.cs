@@ -1,0 +1,53 @@
+using System.Collections.Immutable;
+using FlipController.Core;
+using FlipController.Linux.Haproxy;
+using FlipController.Linux.Redirect;
+
+namespace FlipController.Linux;
+
+public static partial class Doctor
+{
+    /// <summary>Rules of others that a pair's NEW connections or its marks do not get past. Without rights nothing is said: other lines do.</summary>
+    private static async Task<IEnumerable<CheckLine>> RulesOfOthersAsync(Configuration configuration, CancellationToken cancel)
+    {
+        Dictionary<string, ImmutableArray<Service>> fronts = new(StringComparer.Ordinal);
+        foreach (PairOptions pair in configuration.Pairs.Values) fronts[pair.Name] = await FrontsAsync(pair, cancel);
+        try
+        {
+            using ForeignRules others = ForeignRules.Open();
+            return [.. configuration.Pairs.Values.SelectMany(pair => About(pair, others.Look(fronts[pair.Name], pair.Redirect.MarkMask)))];
+        }
+        catch (FlipException)
+        {
+            return [];
+        }
+
+        static IEnumerable<CheckLine> About(PairOptions pair, ImmutableArray<Interference> found)
+        {
+            string subject = $"pair {pair.Name}: rules of others";
+            return found.IsEmpty
+                ? [new CheckLine(subject, true, "none takes its NEW connections or its bits of connection marks")]
+                : found.Select(i => new CheckLine(subject, false, i.What, i.Remedy, Warning: true));
+        }
+    }
+
+    /// <summary>Those its active generation serves; of a pair that serves none, what its files say. None where these cannot be read: other lines say so.</summary>
+    private static async Task<ImmutableArray<Service>> FrontsAsync(PairOptions pair, CancellationToken cancel)
+    {
+        try
+        {
+            using (NftRedirect redirect = NftRedirect.Open())
+            {
+                NftState there = redirect.ReadAll();
+                if (there.Active(pair.Name) is { } active && there.Pairs[pair.Name].Generations.TryGetValue(active, out ImmutableArray<ServicePort> ports))
+                    return [.. ports.Select(p => p.Service)];
+            }
+            TrialCopy copy = await TrialCopy.OfAsync(pair.Haproxy.Config, pair.Haproxy.Binary, check: false, cancel);
+            return [.. (copy.Projection.Configuration?.Services ?? []).Select(p => p.Service)];
+        }
+        catch (FlipException)
+        {
+            return [];
+        }
+    }
+}
