@@ -194,7 +194,7 @@ public sealed partial class KillTests
         Said back = await pair.FlipctlAsync("adopt", PairUnderTest.Name, "--stop");
         Assert.True(back.ExitCode == 0, back.Error);
         Assert.Equal("v1", await pair.ServedByAsync());
-        Assert.True(await held.EchoesAsync());
+        await held.StaysAsync();
         await PassedAsync(load);
         Show($"killed while {string.Join(", ", found)}");
         Assert.Contains("cold", found);

@@ -72,7 +72,7 @@ public sealed class OpenConnectionsTests
         await PassedAsync(load);
         Assert.Equal(12, result.Connections);
         Assert.Equal(["v1"], result.ServedBy.Keys);
-        Assert.True(await held.EchoesAsync());
+        await held.StaysAsync();
         held.Dispose();
         held6.Dispose();
         await pair.UntilAsync(s => s.Retired.IsEmpty, "the first generation should go when its last connection has");
@@ -156,7 +156,7 @@ public sealed class OpenConnectionsTests
         await pair.FlipAsync();
         PairStatus status = await pair.UntilAsync(s => s.Retired.Length == 1, "the old generation should be retired");
         Assert.NotNull(status.Retired[0].Closes);
-        Assert.True(await held.EchoesAsync());
+        await held.StaysAsync();
         await pair.UntilAsync(s => s.Retired.IsEmpty, "it should be closed at its deadline");
         Assert.InRange(DateTimeOffset.UtcNow, status.Retired[0].Closes!.Value, status.Retired[0].Closes!.Value + TimeSpan.FromSeconds(5));
         Assert.False(await held.EchoesAsync());

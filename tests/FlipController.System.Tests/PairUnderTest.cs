@@ -470,6 +470,9 @@ internal sealed class HeldConnection : IDisposable
         return new HeldConnection(socket, lines.Single(l => l.StartsWith("x-served-by: ", StringComparison.OrdinalIgnoreCase)).Split(' ')[1]);
     }
 
+    /// <summary>Fails, with words that tests/run.sh knows, when the connection has been closed.</summary>
+    public async Task StaysAsync(string text = "still there?") => Assert.True(await EchoesAsync(text), "a connection was lost");
+
     /// <summary>Whether what is said comes back; false: the connection has been closed.</summary>
     public async Task<bool> EchoesAsync(string text = "still there?")
     {

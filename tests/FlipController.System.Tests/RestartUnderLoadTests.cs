@@ -29,7 +29,7 @@ public sealed class RestartUnderLoadTests
         Assert.Equal(before.Retired[0].Pid, Assert.Single(after.Retired).Pid);
         Assert.Null(after.Fault);
         Assert.Equal(before.LastFlip!.Id, after.LastFlip!.Id);
-        Assert.True(await held.EchoesAsync());
+        await held.StaysAsync();
         Assert.Equal(3, (await pair.FlipByEditAsync(Config("v3"))).Active!.Number);
         held.Dispose();
         await pair.UntilAsync(s => s is { State: "steady", Retired: [] }, "all should drain");

@@ -18,13 +18,21 @@ public sealed class TempDir : IDisposable
 
     public void Dispose()
     {
-        try
+        for (int attempt = 1; ; attempt++)
         {
-            Directory.Delete(Path, recursive: true);
-        }
-        catch (DirectoryNotFoundException)
-        {
-            // The test removed it itself.
+            try
+            {
+                Directory.Delete(Path, recursive: true);
+                return;
+            }
+            catch (DirectoryNotFoundException)
+            {
+                return; // the test removed it itself
+            }
+            catch (IOException) when (attempt < 50)
+            {
+                // A process of the test that is ending has made another file meanwhile.
+            }
         }
     }
 }

@@ -51,7 +51,10 @@ internal sealed record HaproxyProcess(ProcessIdentity Identity, int Parent, uint
                 if (line.StartsWith("PPid:", StringComparison.Ordinal)) parent = int.Parse(line.AsSpan(5), CultureInfo.InvariantCulture);
                 if (line.StartsWith("Uid:", StringComparison.Ordinal)) uid = uint.Parse(line.Split('\t')[1], CultureInfo.InvariantCulture);
             }
-            return new HaproxyProcess(identity, parent, uid, executable, [.. CommandLine(place).Skip(1)]);
+            string[] words = CommandLine(place);
+            // Its memory goes before its files do, do_exit in kernel/exit.c: one that ends has listeners for a while yet, and no words.
+            if (words.Length == 0 && NamesHaproxy(executable)) return null;
+            return new HaproxyProcess(identity, parent, uid, executable, [.. words.Skip(1)]);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
