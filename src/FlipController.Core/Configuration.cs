@@ -67,13 +67,18 @@ public sealed record PortsOptions
     public int Green { get; init; } = 22000;
 }
 
-public enum RedirectMethod { Nftables }
+public enum RedirectMethod { Nftables, Iptables }
+
+/// <summary>Which of the two programs behind the name iptables.</summary>
+public enum IptablesChoice { Auto, Nft, Legacy }
 
 public enum LostRules { Repair, Report }
 
 public sealed record RedirectOptions
 {
     public RedirectMethod Method { get; init; } = RedirectMethod.Nftables;
+    /// <summary>Auto: what `iptables -V` of the host says.</summary>
+    public IptablesChoice Iptables { get; init; } = IptablesChoice.Auto;
     /// <summary>The bits of the connection mark that are ours: one run of at least 8 bits; the upper 4 name the pair.</summary>
     public uint MarkMask { get; init; } = 0x00ffff00;
     /// <summary>What is done about our rules when somebody else removed or changed them.</summary>

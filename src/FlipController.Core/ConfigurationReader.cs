@@ -115,7 +115,9 @@ public static class ConfigurationReader
             Redirect = new RedirectOptions
             {
                 Method = redirect.Value("method", initial.Redirect.Method,
-                    OneOf([("nftables", RedirectMethod.Nftables)], "iptables", "listener")),
+                    OneOf([("nftables", RedirectMethod.Nftables), ("iptables", RedirectMethod.Iptables)], "listener")),
+                Iptables = redirect.Value("iptables", initial.Redirect.Iptables,
+                    OneOf([("auto", IptablesChoice.Auto), ("nft", IptablesChoice.Nft), ("legacy", IptablesChoice.Legacy)])),
                 MarkMask = redirect.Value("mark_mask", initial.Redirect.MarkMask, MarkMask),
                 Lost = redirect.Value("lost", initial.Redirect.Lost, OneOf([("repair", LostRules.Repair), ("report", LostRules.Report)])),
             },

@@ -47,7 +47,7 @@ internal static class DaemonProcess
             using StateLock _ = StateLock.Take(configuration.State);
             await RefuseOccupiedAsync(configuration.Control.Socket);
             OpenHolds(log); // before anything else: somebody may still wait for a daemon that was killed
-            using NftRedirect redirect = NftRedirect.Open();
+            using var redirects = new Redirects();
             using ForeignRules others = ForeignRules.Open();
             using var deaths = new DeathWatch();
             Fleet.EnsureRuntime(configuration.Runtime);
@@ -56,7 +56,7 @@ internal static class DaemonProcess
                 log.LogWarning(new EventId(7, "ClockSet"), "the clock was set by {Seconds} s since the daemon started last; deadlines that run come as long from now as they would have", setBy.TotalSeconds);
             using ConntrackLedger? ledger = ConntrackLedger.Open(time);
             ledger?.Listen();
-            await using var fleet = new Fleet(configuration, file, redirect, others, deaths, ledger, time, setBy, log);
+            await using var fleet = new Fleet(configuration, file, redirects, others, deaths, ledger, time, setBy, log);
             using var stopping = CancellationTokenSource.CreateLinkedTokenSource(stop);
             using PosixSignalRegistration term = PosixSignalRegistration.Create(PosixSignal.SIGTERM, c => Stop(c, stopping));
             using PosixSignalRegistration interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, c => Stop(c, stopping));

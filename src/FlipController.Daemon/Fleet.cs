@@ -11,7 +11,7 @@ namespace FlipController.Daemon;
 
 /// <summary>All pairs of one configuration, and the reload of it. Pairs share the process, the kernel handles and nothing else.</summary>
 internal sealed class Fleet(
-    Configuration configuration, string file, NftRedirect redirect, ForeignRules others, DeathWatch deaths, ConntrackLedger? ledger, SteadyTime time,
+    Configuration configuration, string file, Redirects redirects, ForeignRules others, DeathWatch deaths, ConntrackLedger? ledger, SteadyTime time,
     TimeSpan clockSetBy, ILogger log) : IAsyncDisposable
 {
     private readonly ConcurrentDictionary<string, Pair> _pairs = new(StringComparer.Ordinal);
@@ -19,6 +19,7 @@ internal sealed class Fleet(
     private readonly ConcurrentDictionary<string, DrainSessions> _sessions = new(StringComparer.Ordinal);
     private readonly SemaphoreSlim _oneReload = new(1);
     private readonly Lock _holdTurn = new();
+    private readonly Dictionary<IptablesVariant, IptablesWatch> _watches = [];
     private FrontAddresses? _fronts;
     private Configuration _configuration = configuration;
 
@@ -39,10 +40,26 @@ internal sealed class Fleet(
         foreach (Pair pair in _pairs.Values) pair.RulesChanged();
     }
 
+    /// <summary>Something about rules of iptables may have changed.</summary>
+    private void IptablesChanged()
+    {
+        foreach (Pair pair in _pairs.Values.Where(p => p.Options.Redirect.Method == RedirectMethod.Iptables)) pair.RulesChanged();
+    }
+
+    /// <summary>All of a method at once. Nothing is made when one of the methods does not work here.</summary>
+    /// <exception cref="FlipException">Which, and why.</exception>
+    private void EnsureBase(Configuration configuration)
+    {
+        foreach (var group in configuration.Pairs.Values.GroupBy(p => redirects.Of(p.Redirect)).ToArray())
+            lock (_holdTurn) group.Key.EnsureBase([.. group.Select(p => PortsOf(configuration, p.Name))]);
+        foreach (IptablesVariant variant in redirects.Variants)
+            if (!_watches.ContainsKey(variant)) _watches[variant] = new IptablesWatch(variant, IptablesChanged);
+    }
+
     public async Task StartAsync()
     {
         AtomicFile.EnsurePrivateDirectory(_configuration.State, mayBeLink: true);
-        redirect.EnsureBase([.. _configuration.Pairs.Values.Select(p => NftPairOf(_configuration, p.Name))]);
+        EnsureBase(_configuration);
         // A SIGHUP may come already: two owners of one pair would undo each other's work.
         await _oneReload.WaitAsync();
         try
@@ -68,10 +85,10 @@ internal sealed class Fleet(
         IReadOnlyDictionary<string, int> indexes = PairIndexes.Assign(
             configuration.State, [.. configuration.Pairs.Keys], () => Recovery.IndexesInUse(configuration),
             broken => log.LogError(new EventId(133, "Broken"), "{Broken}; the pairs get the numbers that their living connections bear", broken));
-        NftPair ports = NftPairOf(configuration, options.Name);
+        PairPorts ports = PortsOf(configuration, options.Name);
         var edge = new PairEdge(
             options, configuration.Runtime, ports.Blue, ports.Green, new ConnectionMark(options.Redirect.MarkMask, indexes[options.Name]),
-            new PairStore(configuration.State, options.Name), redirect, deaths, Notices,
+            new PairStore(configuration.State, options.Name), redirects.Of(options.Redirect), redirects, deaths, Notices,
             _fronts ??= new FrontAddresses(() => _pairs.Values), time, log,
             new DrainLog(configuration.State, options.Name),
             _sessions.GetOrAdd(options.Name, _ => new DrainSessions()), ledger, _holdTurn, others);
@@ -98,10 +115,10 @@ internal sealed class Fleet(
         }
     }
 
-    private static NftPair NftPairOf(Configuration configuration, string pair)
+    private static PairPorts PortsOf(Configuration configuration, string pair)
     {
         PortBlocks blocks = PortBlocks.Of(configuration);
-        return new NftPair(pair, blocks.BlockOf(pair, Slot.Blue), blocks.BlockOf(pair, Slot.Green));
+        return new PairPorts(pair, blocks.BlockOf(pair, Slot.Blue), blocks.BlockOf(pair, Slot.Green));
     }
 
     /// <summary>
@@ -125,11 +142,11 @@ internal sealed class Fleet(
                     log.LogError(new EventId(131, "ReloadRefused"), "reload refused, the running configuration stays: {Fault}", fault);
                 return faults;
             }
-            redirect.EnsureBase([.. wanted.Pairs.Values.Select(p => NftPairOf(wanted, p.Name))]);
+            EnsureBase(wanted);
             foreach (Pair pair in _pairs.Values)
             {
                 if (wanted.Pairs.TryGetValue(pair.Name, out PairOptions? options) && Same(options, pair.Options)
-                    && pair.Ports == NftPairOf(wanted, pair.Name)) continue;
+                    && pair.Ports == PortsOf(wanted, pair.Name)) continue;
                 _pairs.TryRemove(pair.Name, out _);
                 await pair.DisposeAsync();
                 _fronts?.Release(pair.Name);
@@ -152,6 +169,7 @@ internal sealed class Fleet(
                     left.Add($"pair {options.Name}: {e.Message}");
                 }
             }
+            RulesChanged(); // of a pair that is redirected by another method now, the old rules go
             if (left.Count > 0)
                 throw new FlipException($"{file} was taken, but not every pair could be taken up: {string.Join("; ", left)}. "
                     + "Their HAProxy and rules stay as they are, unmanaged; mend the reason and reload again");
@@ -180,6 +198,7 @@ internal sealed class Fleet(
     {
         // Never given back: a reload that still waits comes too late.
         await _oneReload.WaitAsync();
+        foreach (IptablesWatch watch in _watches.Values) watch.Dispose();
         foreach (Pair pair in _pairs.Values) await pair.DisposeAsync();
         foreach (DrainSessions sessions in _sessions.Values) await sessions.LetAllGoAsync();
     }

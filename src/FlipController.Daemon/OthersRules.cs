@@ -36,7 +36,7 @@ internal sealed class OthersRules(PairEdge edge)
         ImmutableArray<string> warnings;
         try
         {
-            warnings = [.. edge.Others.Look(fronts, edge.Mark.Mask).Select(i => i.ToString())];
+            warnings = [.. edge.Others.Look(fronts, edge.Mark.Mask, edge.Redirect.Priority).Select(i => i.ToString())];
         }
         catch (FlipException e)
         {

@@ -35,7 +35,7 @@ internal sealed partial class Pair : IAsyncDisposable
 
     public PairOptions Options => _edge.Options;
 
-    public NftPair Ports => _edge.Ports;
+    public PairPorts Ports => _edge.Ports;
 
     public PairState State => _loop.State;
 
@@ -216,7 +216,7 @@ internal sealed partial class Pair : IAsyncDisposable
         UndoWindow? undo = s.Phase switch { Watching w => w.Undo, Preparing p => p.Undo, _ => null };
         return new PairStatus(
             Name, s.Phase.Name, active, standby, previous, retired, s.Pending is not null,
-            new RedirectStatus("nftables", _edge.Redirect.ReadActive(Name)),
+            new RedirectStatus(_edge.Redirect.Method, _edge.Redirect.ReadActive(Name)),
             _effects.Hold.Status,
             s.LastFlip, undo is null ? null : undo.Since + Options.Watch.Undo, s.Fault ?? _loop.Unsaved ?? _effects.Rules.Fault ?? Volatile.Read(ref _unreadable),
             Warnings(s),

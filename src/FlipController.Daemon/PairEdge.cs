@@ -9,7 +9,7 @@ namespace FlipController.Daemon;
 /// <summary>What the effects of one pair work with.</summary>
 internal sealed record PairEdge(
     PairOptions Options, string Runtime, PortBlock Blue, PortBlock Green, ConnectionMark Mark, PairStore Store,
-    NftRedirect Redirect, DeathWatch Deaths, NoticeBoard Notices, FrontAddresses Fronts, SteadyTime Time, ILogger Log, DrainLog Drains,
+    PairRedirect Redirect, Redirects Redirects, DeathWatch Deaths, NoticeBoard Notices, FrontAddresses Fronts, SteadyTime Time, ILogger Log, DrainLog Drains,
     DrainSessions Sessions, ConntrackLedger? Ledger, Lock HoldTurn, ForeignRules Others)
 {
     public string Name => Options.Name;
@@ -18,7 +18,7 @@ internal sealed record PairEdge(
 
     public GenerationPlace PlaceOf(int number) => new(Runtime, Name, number);
 
-    public NftPair Ports => new(Name, Blue, Green);
+    public PairPorts Ports => new(Name, Blue, Green);
 
     /// <summary>Makes a generation's chain, which must not be there.</summary>
     public void AddChain(Generation generation) =>

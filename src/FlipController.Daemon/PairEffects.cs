@@ -224,7 +224,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     {
         try
         {
-            NftRedirect.PreparedSwitch prepared = edge.Redirect.PrepareSwitch(edge.Name, order.To.Number);
+            using PreparedSwitch prepared = edge.Redirect.PrepareSwitch(edge.Name, order.To.Number);
             int? stayed = null;
             HoldReport report;
             if (order.From is { } from && ProcessIdentity.Of(from).IsAlive)

@@ -52,11 +52,11 @@ internal sealed class PairHold(PairEdge edge)
     /// <param name="generations">Whose front addresses they mean.</param>
     /// <param name="mayGoWithout">It is made also when they cannot be made to wait.</param>
     /// <exception cref="FlipException">It was not made. Whatever goes wrong with the hold after the change is told, and not thrown.</exception>
-    public HoldReport Run(NftRedirect.PreparedSwitch change, IEnumerable<Generation> generations, bool mayGoWithout)
+    public HoldReport Run(PreparedSwitch change, IEnumerable<Generation> generations, bool mayGoWithout)
     {
         using Lock.Scope turn = edge.HoldTurn.EnterScope();
         change.Rehearse();
-        (Hold hold, DeadMan guard, string? remark) = ArmOrNone(generations, mayGoWithout);
+        (Hold hold, DeadMan guard, string? remark) = ArmOrNone(generations, mayGoWithout, change.MakeReady);
         try
         {
             var window = new HoldWindow(hold, change.Commit, mayGoWithout, guard);
@@ -106,23 +106,25 @@ internal sealed class PairHold(PairEdge edge)
 
     private static bool IsOfHold(Exception e) => e is FlipException or IOException or UnauthorizedAccessException;
 
-    private (Hold Hold, DeadMan Guard, string? Remark) ArmOrNone(IEnumerable<Generation> generations, bool mayGoWithout)
+    private (Hold Hold, DeadMan Guard, string? Remark) ArmOrNone(IEnumerable<Generation> generations, bool mayGoWithout, Action ready)
     {
         try
         {
-            (Hold hold, DeadMan guard) = Arm(generations);
+            (Hold hold, DeadMan guard) = Arm(generations, ready);
             return (hold, guard, null);
         }
         catch (FlipException e) when (mayGoWithout)
         {
             edge.Log.LogWarning(new EventId(164, "NotHeld"), "pair {Pair}: NEW connections are moved without a hold: {Why}", edge.Name, e.Message);
             NoHold none = new(Scope([]));
+            ready();
             return (none, DeadMan.Arm(none.ForcedOpenings, _options.Max), e.Message);
         }
     }
 
     /// <summary>Ready to be closed, and its guard alive.</summary>
-    private (Hold Hold, DeadMan Guard) Arm(IEnumerable<Generation> generations)
+    /// <param name="ready">What the change still needs, once the hold has been rehearsed and before its guard counts the time.</param>
+    private (Hold Hold, DeadMan Guard) Arm(IEnumerable<Generation> generations, Action? ready = null)
     {
         try
         {
@@ -130,6 +132,7 @@ internal sealed class PairHold(PairEdge edge)
             try
             {
                 choice.Hold.Rehearse();
+                ready?.Invoke();
                 DeadMan guard = DeadMan.Arm(choice.Hold.ForcedOpenings, _options.Max);
                 Volatile.Write(ref _status, new HoldStatus(Configured, choice.Hold.Method, choice.Why));
                 return (choice.Hold, guard);

@@ -109,7 +109,7 @@ internal sealed class Plan(PairEdge edge, StandbyStart start)
 
     /// <summary>The part of the table that a flip is about, as commands.</summary>
     private string Rules(int number, int tag, ImmutableArray<ServicePort> ports) =>
-        NftRedirect.Describe(edge.Name, number, edge.Mark.ValueOf(tag), edge.Mark.Mask, ports) + NftRedirect.DescribeSwitch(edge.Name, number);
+        edge.Redirect.Describe(edge.Name, number, edge.Mark.ValueOf(tag), edge.Mark.Mask, ports) + edge.Redirect.DescribeSwitch(edge.Name, number);
 
     private static async Task<string> DiffAsync(string directory, Snapshot? before, Snapshot after, CancellationToken stop)
     {

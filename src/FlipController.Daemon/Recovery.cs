@@ -76,7 +76,7 @@ internal static class Recovery
         using var sockets = new SockDiag();
         HashSet<int> listening = [.. sockets.Listeners().Select(l => l.Local.Port)];
         ImmutableArray<FlipRecord> history = edge.Store.History();
-        NftState rules = edge.Redirect.ReadAll();
+        RedirectState rules = edge.Redirect.ReadAll();
         int highest = GenerationPlace.Numbers(edge.Runtime, edge.Name).Concat(rules.Pairs.GetValueOrDefault(edge.Name)?.Generations.Keys ?? [])
             .Concat(history.SelectMany(f => new[] { f.From ?? 0, f.To ?? 0 })).Append(edge.Store.HighestSnapshot()).Max();
         return new PairRemains(

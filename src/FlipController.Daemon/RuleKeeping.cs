@@ -14,6 +14,7 @@ namespace FlipController.Daemon;
 internal sealed class RuleKeeping(PairEdge edge, Func<PairState> state, LoopKeeping loops, Action again)
 {
     private string? _fault;
+    private bool _alone;
 
     /// <summary>What is wrong with the rules now, in a sentence; null: nothing.</summary>
     public string? Fault => Volatile.Read(ref _fault);
@@ -27,9 +28,10 @@ internal sealed class RuleKeeping(PairEdge edge, Func<PairState> state, LoopKeep
             {
                 if (Fault is not null) edge.Log.LogInformation(new EventId(161, "RulesThere"), "pair {Pair}: NEW connections are led to {Active} again", edge.Name, active);
                 Volatile.Write(ref _fault, null);
+                LeaveElsewhere();
                 return;
             }
-            string what = $"somebody removed or changed our rules in table inet flipcontroller ({wrong}): NEW connections were not led to {active}";
+            string what = $"somebody removed or changed our rules in {edge.Redirect.Place} ({wrong}): NEW connections were not led to {active}";
             if (edge.Options.Redirect.Lost == LostRules.Report)
             {
                 Tell($"{what}, and are not (redirect.lost is report); `systemctl restart flipcontrollerd` sets the rules again");
@@ -50,6 +52,17 @@ internal sealed class RuleKeeping(PairEdge edge, Func<PairState> state, LoopKeep
         }
     }
 
+    /// <summary>Once it is led by its own method: what the pair has by another one, from before its configuration changed, goes.</summary>
+    private void LeaveElsewhere()
+    {
+        if (_alone) return;
+        lock (edge.HoldTurn)
+            foreach (string place in edge.Redirects.LeaveElsewhere(edge.Name, edge.Redirect))
+                edge.Log.LogWarning(new EventId(166, "RedirectMoved"), "pair {Pair}: NEW connections are led by {Method}; what was in {Place} is removed",
+                    edge.Name, edge.Redirect.Method, place);
+        _alone = true;
+    }
+
     private void Tell(string fault)
     {
         if (Interlocked.Exchange(ref _fault, fault) == fault) return;
@@ -59,9 +72,9 @@ internal sealed class RuleKeeping(PairEdge edge, Func<PairState> state, LoopKeep
 
     private string? Wrong(Generation active)
     {
-        NftState all = edge.Redirect.ReadAll();
-        if (!all.BaseComplete) return all.Pairs.IsEmpty ? "the table is gone" : "a hook does not lead to the pairs";
-        if (!all.Pairs.TryGetValue(edge.Name, out NftPairState? there) || !there.Reached) return "nothing leads to the pair's chain";
+        RedirectState all = edge.Redirect.ReadAll();
+        if (!all.BaseComplete) return all.Pairs.IsEmpty ? "they are gone" : "a hook does not lead to the pairs";
+        if (!all.Pairs.TryGetValue(edge.Name, out PairRules? there) || !there.Reached) return "nothing leads to the pair's chain";
         if (there.Active != active.Number) return there.Active is { } other ? $"the pair's rule names generation {other}" : "the pair's rule is gone";
         if (state().Warm.FirstOrDefault(g => !IsRight(there, g)) is { } changed) return $"the chain of generation {changed.Number} is not what it was";
         return there.Blue != edge.Blue || there.Green != edge.Green ? "the guard of the private ports is not what it was"
@@ -73,21 +86,17 @@ internal sealed class RuleKeeping(PairEdge edge, Func<PairState> state, LoopKeep
     {
         // Not while another pair holds connections: a hook that comes or goes takes those along that wait in a queue.
         lock (edge.HoldTurn) edge.Redirect.EnsureBase([edge.Ports]);
-        NftPairState there = edge.Redirect.ReadAll().Pairs[edge.Name];
+        PairRules there = edge.Redirect.ReadAll().Pairs[edge.Name];
         foreach (Generation generation in state().Warm.Where(g => !IsRight(there, g)))
-        {
-            if (there.Active == generation.Number) edge.Redirect.Clear(edge.Name); // it cannot be made anew while the rule names it
-            edge.Redirect.RemoveGeneration(edge.Name, generation.Number);
-            edge.AddChain(generation);
-        }
+            edge.Redirect.RestoreGeneration(edge.Name, generation.Number, edge.Mark.ValueOf(generation.Tag), edge.Mark.Mask, generation.Ports);
         if (edge.Redirect.ReadActive(edge.Name) != active.Number)
         {
-            NftRedirect.PreparedSwitch change = edge.Redirect.PrepareSwitch(edge.Name, active.Number);
+            using PreparedSwitch change = edge.Redirect.PrepareSwitch(edge.Name, active.Number);
             if (change.Commit() != 0) throw change.Failure();
         }
         loops.Forget();
     }
 
-    private static bool IsRight(NftPairState there, Generation generation) =>
+    private static bool IsRight(PairRules there, Generation generation) =>
         there.Generations.TryGetValue(generation.Number, out ImmutableArray<ServicePort> ports) && ports.ToHashSet().SetEquals(generation.Ports);
 }

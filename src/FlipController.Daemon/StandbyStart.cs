@@ -140,7 +140,7 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
             throw new FlipException(string.Join(" | ", strangers));
         using var sockets = new SockDiag();
         IReadOnlyList<TcpSocket> listeners = sockets.Listeners();
-        NftPairState[] others = [.. edge.Redirect.ReadAll().Pairs.Values.Where(p => p.Pair != edge.Name && p.Reached)];
+        PairRules[] others = [.. edge.Redirect.ReadAll().Pairs.Values.Where(p => p.Pair != edge.Name && p.Reached)];
         foreach (Service service in added)
         {
             if (edge.Fronts.Owner(service, edge.Name) is { } pair) throw new FlipException(FrontAddresses.Taken(service, pair));

@@ -15,7 +15,8 @@ public static partial class Doctor
         try
         {
             using ForeignRules others = ForeignRules.Open();
-            return [.. configuration.Pairs.Values.SelectMany(pair => About(pair, others.Look(fronts[pair.Name], pair.Redirect.MarkMask)))];
+            using var redirects = new Redirects();
+            return [.. configuration.Pairs.Values.SelectMany(pair => About(pair, others.Look(fronts[pair.Name], pair.Redirect.MarkMask, redirects.Of(pair.Redirect).Priority)))];
         }
         catch (FlipException)
         {
@@ -36,9 +37,9 @@ public static partial class Doctor
     {
         try
         {
-            using (NftRedirect redirect = NftRedirect.Open())
+            using (var redirects = new Redirects())
             {
-                NftState there = redirect.ReadAll();
+                RedirectState there = redirects.Of(pair.Redirect).ReadAll();
                 if (there.Active(pair.Name) is { } active && there.Pairs[pair.Name].Generations.TryGetValue(active, out ImmutableArray<ServicePort> ports))
                     return [.. ports.Select(p => p.Service)];
             }

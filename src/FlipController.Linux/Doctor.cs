@@ -27,6 +27,7 @@ public static partial class Doctor
         lines.Add(Rights());
         lines.Add(Libnftables());
         lines.Add(Nat());
+        lines.AddRange(Iptables(looked));
         lines.Add(Conntrack());
         foreach (HoldMethod method in looked.Pairs.Values.Select(p => p.Hold.Method).DefaultIfEmpty(HoldMethod.Auto).Distinct()) lines.Add(Holding(method));
         lines.AddRange(LeftHolds());
@@ -88,7 +89,7 @@ public static partial class Doctor
     {
         try
         {
-            string rules = NftRuleset.Base([new NftPair("doctor", new PortBlock(21000, 1000), new PortBlock(22000, 1000))], [])
+            string rules = NftRuleset.Base([new PairPorts("doctor", new PortBlock(21000, 1000), new PortBlock(22000, 1000))], [])
                 + NftRuleset.AddGeneration("doctor", 1, 0x00000100, 0x00ffff00,
                     [new ServicePort(new Service(IPAddress.IPv6Any, 65000), 21000)]);
             using NftLibrary nft = NftLibrary.Open();
@@ -102,6 +103,44 @@ public static partial class Doctor
             return new CheckLine("nf_tables nat", false, e.Message,
                 "as root, modprobe nf_tables nft_chain_nat nft_ct nft_fib_inet nft_reject_inet; a container needs --cap-add NET_ADMIN");
         }
+    }
+
+    /// <summary>Each variant, judged by its own programs and the kernel; one that no pair has hurts nobody.</summary>
+    private static IEnumerable<CheckLine> Iptables(Configuration configuration)
+    {
+        foreach (IptablesVariant variant in Enum.GetValues<IptablesVariant>())
+        {
+            string subject = $"redirect.method iptables ({variant.ToString().ToLowerInvariant()})", said;
+            bool works = false, wanted = false;
+            try
+            {
+                using IptablesRedirect iptables = IptablesRedirect.Open(variant);
+                iptables.Try();
+                (works, said) = (true, "its programs and the kernel take the redirect's rules");
+            }
+            catch (FlipException e)
+            {
+                said = e.Message;
+            }
+            try
+            {
+                foreach (RedirectOptions redirect in configuration.Pairs.Values.Select(p => p.Redirect).Where(r => r.Method == RedirectMethod.Iptables).Distinct())
+                {
+                    using var redirects = new Redirects();
+                    wanted |= redirects.Of(redirect) is IptablesRedirect its && its.Variant == variant;
+                }
+            }
+            catch (FlipException)
+            {
+                wanted = true; // none can be found: the line says why
+            }
+            yield return works ? new CheckLine(subject, true, said)
+                : wanted ? new CheckLine(subject, false, said, "install iptables, or set redirect.method: nftables, which needs only libnftables")
+                : new CheckLine(subject, true, $"does not work here, and no pair is configured for it: {said}");
+        }
+        if (Redirects.HasLegacyNat() && configuration.Pairs.Values.Any(p => p.Redirect is { Method: RedirectMethod.Iptables, Iptables: not IptablesChoice.Legacy }))
+            yield return new CheckLine("redirect.method iptables", false, "there are NAT rules of iptables-legacy beside those of nf_tables, and which are met first is not defined",
+                "use one of the two: `iptables-legacy-save -t nat` shows whose they are", Warning: true);
     }
 
     private static IEnumerable<CheckLine> LeftHolds()

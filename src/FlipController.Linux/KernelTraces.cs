@@ -13,13 +13,24 @@ public static class KernelTraces
     /// <exception cref="Core.FlipException">They are still there.</exception>
     public static IReadOnlyList<string> Remove()
     {
-        using NftRedirect redirect = NftRedirect.Open();
-        NftState state = redirect.ReadAll();
-        if (ReferenceEquals(state, NftState.Nothing)) return [];
+        List<string> removed = [];
+        using (NftRedirect nft = NftRedirect.Open()) removed.AddRange(Remove(nft));
+        foreach (IptablesVariant variant in Enum.GetValues<IptablesVariant>())
+        {
+            using IptablesRedirect? iptables = Redirects.OpenWhereRulesAre(variant);
+            if (iptables is not null) removed.AddRange(Remove(iptables));
+        }
+        return removed;
+    }
+
+    private static IEnumerable<string> Remove(PairRedirect redirect)
+    {
+        RedirectState state = redirect.ReadAll();
+        if (ReferenceEquals(state, RedirectState.Nothing)) return [];
         redirect.Remove();
         return
         [
-            $"table {Table}",
+            redirect.Place,
             .. state.Pairs.Values.Select(p => p.Active is { } active
                 ? $"pair {p.Pair}: new connections went to generation {active}, port {Ports(p.Generations.GetValueOrDefault(active, []))}"
                 : $"pair {p.Pair}: its rule was empty"),

@@ -192,10 +192,10 @@ internal static class FlipBenchmark
     private static double[] Commits()
     {
         using NftRedirect redirect = NftRedirect.Open();
-        redirect.EnsureBase([new NftPair("benchmark", new PortBlock(31000, 100), new PortBlock(31100, 100))]);
+        redirect.EnsureBase([new PairPorts("benchmark", new PortBlock(31000, 100), new PortBlock(31100, 100))]);
         for (int i = 1; i <= 2; i++)
             redirect.AddGeneration("benchmark", i, (uint)i << 8, 0x00ffff00, [new ServicePort(new Service(IPAddress.Any, 8081), 31000 + i)]);
-        NftRedirect.PreparedSwitch[] ways = [redirect.PrepareSwitch("benchmark", 1), redirect.PrepareSwitch("benchmark", 2)];
+        PreparedSwitch[] ways = [redirect.PrepareSwitch("benchmark", 1), redirect.PrepareSwitch("benchmark", 2)];
         double[] microseconds = new double[5000];
         for (int i = 0; i < microseconds.Length; i++)
         {

@@ -30,10 +30,10 @@ internal static class WindowBenchmark
         using NetnsProcess backend = nets.Server.Start(Programs.Load, "serve", "--listen", $"0.0.0.0:{port1}", "--listen", $"0.0.0.0:{port2}", "--name", "app");
         await Eventually.True(() => backend.Output.Contains($":{port2}", StringComparison.Ordinal), TimeSpan.FromSeconds(60), () => backend.Errors);
         using NftRedirect redirect = nets.Server.Run(NftRedirect.Open);
-        redirect.EnsureBase([new NftPair(Pair, new PortBlock(31000, 100), new PortBlock(31100, 100))]);
+        redirect.EnsureBase([new PairPorts(Pair, new PortBlock(31000, 100), new PortBlock(31100, 100))]);
         for (int i = 0; i < 2; i++)
             redirect.AddGeneration(Pair, i + 1, (uint)(i + 1) << 8, 0x00ffff00, [new ServicePort(new Service(IPAddress.Any, 80), FirstPort + i)]);
-        NftRedirect.PreparedSwitch[] ways = [redirect.PrepareSwitch(Pair, 1), redirect.PrepareSwitch(Pair, 2)];
+        PreparedSwitch[] ways = [redirect.PrepareSwitch(Pair, 1), redirect.PrepareSwitch(Pair, 2)];
         if (ways[0].Commit() != 0) throw ways[0].Failure();
 
         var options = new LoadOptions
@@ -57,7 +57,7 @@ internal static class WindowBenchmark
         return result.Passed ? 0 : 1;
     }
 
-    private static double[] Windows(string method, NftRedirect.PreparedSwitch[] ways, int count)
+    private static double[] Windows(string method, PreparedSwitch[] ways, int count)
     {
         using Hold hold = HoldChoice.Prepare(method, Scope()).Hold;
         hold.Rehearse();

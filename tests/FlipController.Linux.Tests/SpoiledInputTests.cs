@@ -56,11 +56,11 @@ public sealed class SpoiledInputTests
             {"nftables": [{"chain": {"name": "pair-edge"}}, {"chain": {"name": "generation-edge-7"}},
             {"rule": {"chain": "generation-edge-7", "comment": "*:80", "expr": [{"dnat": {"addr": "10.0.0.1"}}]}}, {"rule": {"chain": "pair-edge", "expr": [{"goto": {"target": "generation-edge-7"}}]}}]}
             """);
-        NftState state = NftState.Parse(foreign.RootElement);
+        RedirectState state = NftListing.Parse(foreign.RootElement);
         Assert.Equal(7, state.Pairs["edge"].Active);
         Assert.Empty(state.Pairs["edge"].Generations[7]);
         using JsonDocument nonsense = JsonDocument.Parse("{\"nftables\": [{\"rule\": {\"chain\": \"output\", \"expr\": 3}}]}");
-        Assert.StartsWith("cannot read table inet flipcontroller: it is listed with something that is not ours (", Assert.Throws<FlipException>(() => NftState.Parse(nonsense.RootElement)).Message);
+        Assert.StartsWith("cannot read table inet flipcontroller: it is listed with something that is not ours (", Assert.Throws<FlipException>(() => NftListing.Parse(nonsense.RootElement)).Message);
     }
 
     [Theory]

@@ -11,7 +11,7 @@ namespace FlipController.SystemTests;
 [Collection(Alone)]
 public sealed class AdoptionTests
 {
-    private const string Unmanaged = "unmanaged";
+    internal const string Unmanaged = "unmanaged";
 
     // What is open stays open for as long as a test may last.
     private static readonly PairYaml s_yaml = new() { FlipsByItself = false, Drain = "{ deadline: 10m, max_retired: 64 }" };
@@ -110,7 +110,7 @@ public sealed class AdoptionTests
     }
 
     /// <summary>A daemon that finds its front addresses taken by a HAProxy of the same files but for its name.</summary>
-    private static async Task<PairUnderTest> BesideAsync(string how, string redirect = "{}")
+    internal static async Task<PairUnderTest> BesideAsync(string how, string redirect = "{}")
     {
         PairUnderTest pair = await PairUnderTest.StartAsync(s_yaml with { Redirect = redirect }, p =>
         {
@@ -124,7 +124,7 @@ public sealed class AdoptionTests
         return pair;
     }
 
-    private static async Task DoneAsync(PairUnderTest pair, params string[] verb)
+    internal static async Task DoneAsync(PairUnderTest pair, params string[] verb)
     {
         Said said = await pair.FlipctlAsync([verb[0], PairUnderTest.Name, .. verb[1..]]);
         Assert.True(said is { ExitCode: 0, Error: "" }, $"{string.Join(' ', verb)}: exit code {said.ExitCode}: {said.Error}{said.Output}\n{pair.DaemonLog}");

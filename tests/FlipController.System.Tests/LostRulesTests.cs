@@ -45,7 +45,7 @@ public sealed class LostRulesTests
         Assert.Equal("rolled-back", (await pair.RollbackAsync()).Outcome);
         Assert.Equal("v1", await pair.ServedByAsync());
         await held.StaysAsync();
-        await pair.SaysAsync("the table is gone.: NEW connections were not led to generation 2 .green.; they are again, ");
+        await pair.SaysAsync("they are gone.: NEW connections were not led to generation 2 .green.; they are again, ");
         Show($"repaired, from the notice on: {string.Join(", ", Regex.Matches(pair.DaemonLog, @"they are again, ([0-9.]+) ms").Select(m => m.Groups[1].Value))} ms");
     }
 

@@ -190,7 +190,7 @@ public sealed class NetnsPair : IDisposable
 
 internal static partial class Signals
 {
-    public const int Interrupt = 2, Kill = 9, Terminate = 15, Continue = 18, Stop = 19; // signal(7)
+    public const int Reload = 1, Interrupt = 2, Kill = 9, Terminate = 15, Continue = 18, Stop = 19; // signal(7)
 
     public static bool Send(int pid, int signal) => pid > 1 && kill(pid, signal) == 0;
 

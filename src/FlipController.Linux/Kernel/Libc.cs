@@ -6,6 +6,10 @@ namespace FlipController.Linux.Kernel;
 internal static unsafe partial class Libc
 {
     internal const int AfNetlink = 16; // AF_NETLINK, include/linux/socket.h
+    internal const int AfInet = 2; // AF_INET
+    internal const int AfInet6 = 10; // AF_INET6
+    internal const int SolIp = 0; // SOL_IP
+    internal const int SolIpv6 = 41; // SOL_IPV6
     internal const int SockRaw = 3; // SOCK_RAW, include/linux/net.h
     internal const int CloseOnExec = 0x80000; // SOCK_CLOEXEC = EFD_CLOEXEC = O_CLOEXEC
     internal const int AtCurrentDirectory = -100; // AT_FDCWD, include/uapi/linux/fcntl.h
@@ -25,6 +29,7 @@ internal static unsafe partial class Libc
     internal const int MsgDontWait = 0x40; // MSG_DONTWAIT
     internal const short PollIn = 1; // POLLIN
     internal const int PriorityProcess = 0; // PRIO_PROCESS
+    internal const ulong UnreadBytes = 0x541b; // FIONREAD, include/uapi/asm-generic/ioctls.h
 
     // The same numbers on every architecture .NET runs on: include/uapi/asm-generic/unistd.h. glibc has wrappers since 2.36 only.
     private const long PidfdSendSignalCall = 424; // __NR_pidfd_send_signal, Linux 5.1
@@ -132,6 +137,15 @@ internal static unsafe partial class Libc
 
     [LibraryImport("libc", EntryPoint = "getsid", SetLastError = true)]
     internal static partial int SessionOf(int pid);
+
+    [LibraryImport("libc", EntryPoint = "memfd_create", SetLastError = true)]
+    internal static partial int MemoryFile(byte* name, uint flags);
+
+    [LibraryImport("libc", EntryPoint = "ioctl", SetLastError = true)]
+    internal static partial int DeviceControl(int fd, ulong request, void* argument);
+
+    [LibraryImport("libc", EntryPoint = "getsockopt", SetLastError = true)]
+    internal static partial int GetSocketOption(int fd, int level, int name, void* value, uint* length);
 
     [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]
     private static partial long SystemCall(long number, long a, long b, long c, long d);

@@ -98,6 +98,13 @@ internal sealed unsafe class NetlinkSocket : IDisposable
         Receive<object?>(operation, null, null);
     }
 
+    /// <summary>Asks for one thing; what is told about it goes to <paramref name="read"/>.</summary>
+    internal void Ask<T>(string operation, NetlinkMessage message, T result, DumpReader<T> read)
+    {
+        Send(operation, message, NetlinkFlags.Request | NetlinkFlags.Acknowledge);
+        Receive(operation, result, read);
+    }
+
     /// <summary>
     /// Asks for a dump and gives every message of it to <paramref name="read"/>. A dump during which the table changed so much that the
     /// kernel calls it inconsistent (NLM_F_DUMP_INTR) is begun again, with a new result.

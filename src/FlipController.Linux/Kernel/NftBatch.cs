@@ -26,6 +26,7 @@ internal sealed unsafe class NftBatch
     internal const ushort NewElement = Subsystem << 8 | 12; // NFT_MSG_NEWSETELEM
     internal const ushort DeleteElement = Subsystem << 8 | 14; // NFT_MSG_DELSETELEM
     private const ushort GetGeneration = Subsystem << 8 | 16; // NFT_MSG_GETGEN
+    private const ushort GenerationId = 1; // NFTA_GEN_ID
     internal const NetlinkFlags Append = (NetlinkFlags)0x800; // NLM_F_APPEND
 
     private const ushort Begin = 0x10; // NFNL_MSG_BATCH_BEGIN
@@ -60,11 +61,21 @@ internal sealed unsafe class NftBatch
     internal int FailedAt { get; private set; } = -1;
 
     /// <summary>Asks for the ruleset's generation, which who may not change it may not know either.</summary>
-    internal static void CheckRights(NetlinkSocket netlink)
+    internal static void CheckRights(NetlinkSocket netlink) => _ = GenerationOf(netlink);
+
+    /// <summary>Another number after each commit of whoever it was, in the socket's network namespace.</summary>
+    internal static uint GenerationOf(NetlinkSocket netlink)
     {
         NetlinkMessage message = new(new byte[64], GetGeneration, NetlinkFlags.None);
         message.Header(new NetfilterHeader(NetfilterHeader.Unspecified, 0, 0));
-        netlink.Request("use nftables", message);
+        uint[] number = [0];
+        netlink.Ask("use nftables", message, number, static (found, _, payload) =>
+        {
+            NetlinkAttributes attributes = new(payload[4..]); // after the nfgenmsg
+            while (attributes.Next())
+                if (attributes.Type == GenerationId && attributes.Value.Length == sizeof(uint)) found[0] = BinaryPrimitives.ReadUInt32BigEndian(attributes.Value);
+        });
+        return number[0];
     }
 
     /// <summary>The next message. Only the last one asks for an acknowledgement.</summary>

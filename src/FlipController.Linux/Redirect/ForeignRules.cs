@@ -47,8 +47,9 @@ public sealed partial class ForeignRules : IDisposable
     /// <summary>Lists everything: milliseconds, or more where there are thousands of rules.</summary>
     /// <param name="fronts">The pair's front addresses; none: only the marks are looked at.</param>
     /// <param name="markMask">The bits of the connection mark that are ours.</param>
+    /// <param name="ours">The priority of the pair's nat hooks, <see cref="PairRedirect.Priority"/>.</param>
     /// <exception cref="FlipException">They cannot be listed.</exception>
-    public ImmutableArray<Interference> Look(IReadOnlyCollection<Service> fronts, uint markMask)
+    public ImmutableArray<Interference> Look(IReadOnlyCollection<Service> fronts, uint markMask, int ours = NftRuleset.Priority)
     {
         lock (_turn)
         {
@@ -57,10 +58,10 @@ public sealed partial class ForeignRules : IDisposable
             {
                 using JsonDocument? listing = _nft.Query("list the rules of others", "list ruleset");
                 if (listing is null) return [];
-                ForeignRuleset rules = new(listing.RootElement);
+                ForeignRuleset rules = new(listing.RootElement, ours);
                 return
                 [
-                    .. Shortened(rules.Earlier(fronts).GroupBy(e => e.Rule).Select(Shadow).OfType<Interference>(), "rules of others before ours"),
+                    .. Shortened(rules.Earlier(fronts).GroupBy(e => e.Rule).Select(met => Shadow(met, ours)).OfType<Interference>(), "rules of others before ours"),
                     .. Shortened(rules.Marking(markMask).Select(m => Mark(m, markMask)).OfType<Interference>(), "rules of others that set connection marks"),
                 ];
             }
@@ -84,7 +85,7 @@ public sealed partial class ForeignRules : IDisposable
         if (count > Named) yield return new Interference($"{count - Named} more {kind}", remedy);
     }
 
-    private Interference? Shadow(IGrouping<ForeignRule, EarlierTranslation> met)
+    private Interference? Shadow(IGrouping<ForeignRule, EarlierTranslation> met, int ours)
     {
         ForeignRule rule = met.Key;
         string text = TextOf(rule);
@@ -93,10 +94,10 @@ public sealed partial class ForeignRules : IDisposable
         string hooks = string.Join(" and ", met.Select(e => string.Create(CultureInfo.InvariantCulture, $"{e.Hook} at priority {e.Priority}")).Distinct());
         string fronts = string.Join(", ", met.Select(e => e.Front.ToString()).Distinct());
         return new Interference(
-            string.Create(CultureInfo.InvariantCulture, $"the rule {NameOf(rule)}, `{text}`, is met before ours (in {hooks}; ours are at {NftRuleset.Priority}) ")
+            string.Create(CultureInfo.InvariantCulture, $"the rule {NameOf(rule)}, `{text}`, is met before ours (in {hooks}; ours are at {ours}) ")
             + $"and {(met.Any(e => e.Certain) ? "takes" : "may take")} NEW connections to {fronts}, which then do not reach the pair",
             string.Create(CultureInfo.InvariantCulture,
-                $"except the front address in that rule, or give its base chain a priority above {NftRuleset.Priority} (dstnat is -100)"));
+                $"except the front address in that rule, or give its base chain a priority above {ours}{(ours == NftRuleset.Priority ? " (dstnat is -100)" : ", or its rule a place after FLIP-SERVICES")}"));
     }
 
     private Interference? Mark(MarkSetting setting, uint mask)

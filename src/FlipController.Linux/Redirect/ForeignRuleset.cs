@@ -38,14 +38,20 @@ internal sealed class ForeignRuleset
     private sealed record Chain(string Family, string Table, string Name, string? Type, string? Hook, int Priority)
     {
         internal List<ForeignRule> Rules { get; } = [];
+
+        /// <summary>It leads to chains of ours.</summary>
+        internal bool HasOurs { get; set; }
     }
 
     private readonly Dictionary<(string Family, string Table, string Name), Chain> _chains = [];
     private readonly Dictionary<(string Family, string Table, string Name), JsonElement> _maps = [];
+    private readonly int _ours;
 
     /// <param name="root">What <c>nft -j -n list ruleset</c> prints; it must outlive this.</param>
-    internal ForeignRuleset(JsonElement root)
+    /// <param name="ours">The priority of the pair's nat hooks.</param>
+    internal ForeignRuleset(JsonElement root, int ours = NftRuleset.Priority)
     {
+        _ours = ours;
         foreach (JsonElement item in root.GetProperty("nftables").EnumerateArray())
         {
             JsonProperty only = item.EnumerateObject().First();
@@ -57,6 +63,7 @@ internal sealed class ForeignRuleset
             {
                 case "chain":
                     string name = Text(value, "name");
+                    if (IsOurs(name)) break;
                     _chains[(family, table, name)] = new Chain(family, table, name,
                         value.TryGetProperty("type", out JsonElement type) ? type.GetString() : null,
                         value.TryGetProperty("hook", out JsonElement hook) ? hook.GetString() : null,
@@ -74,6 +81,9 @@ internal sealed class ForeignRuleset
         }
     }
 
+    /// <summary>Of the pairs that are redirected by iptables: what leads there is theirs from then on.</summary>
+    private static bool IsOurs(string chain) => chain.StartsWith(IptablesRuleset.Ours, StringComparison.Ordinal);
+
     private static string Text(JsonElement item, string key) => item.GetProperty(key).GetString()!;
 
     /// <summary>
@@ -82,7 +92,7 @@ internal sealed class ForeignRuleset
     /// </summary>
     internal IEnumerable<EarlierTranslation> Earlier(IReadOnlyCollection<Service> fronts)
     {
-        foreach (Chain chain in _chains.Values.Where(c => c is { Type: "nat", Hook: "prerouting" or "output" } && c.Priority <= NftRuleset.Priority))
+        foreach (Chain chain in _chains.Values.Where(c => c is { Type: "nat", Hook: "prerouting" or "output" } && c.Priority <= _ours))
         {
             foreach (Service front in fronts)
             {
@@ -90,7 +100,7 @@ internal sealed class ForeignRuleset
                 if (front.CoversIPv4 && chain.Family is "ip" or "inet") Walk(chain, new FrontPackets(front, v6: false), found);
                 if (front.CoversIPv6 && chain.Family is "ip6" or "inet") Walk(chain, new FrontPackets(front, v6: true), found);
                 foreach (var (rule, meets) in found)
-                    yield return new EarlierTranslation(rule, front, chain.Hook!, chain.Priority, meets == Meeting.Always && chain.Priority < NftRuleset.Priority);
+                    yield return new EarlierTranslation(rule, front, chain.Hook!, chain.Priority, meets == Meeting.Always && (chain.Priority < _ours || chain.HasOurs));
             }
         }
     }
@@ -162,6 +172,7 @@ internal sealed class ForeignRuleset
         // Null: it is no verdict.
         bool? Verdict(Chain chain, JsonProperty verdict, Meeting meets, int depth) => verdict.Name switch
         {
+            "jump" or "goto" when IsOurs(Text(verdict.Value, "target")) => chain.HasOurs = true,
             "jump" or "goto" => _chains.TryGetValue((chain.Family, chain.Table, Text(verdict.Value, "target")), out Chain? target) && Follow(target, meets, depth + 1),
             "accept" or "drop" => Gone(meets),
             "return" => Gone(meets) && false, // of this chain alone, but it is not followed where they come back

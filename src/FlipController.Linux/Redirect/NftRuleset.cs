@@ -28,9 +28,6 @@ namespace FlipController.Linux.Redirect;
 // - 5 before dstnat (-100): NAT is decided once, by the first chain that binds, and container engines hook at dstnat.
 // - Marks: other bits than ours are left alone.
 
-/// <summary>A pair's private ports, which are shut to the outside; a block of none has no guard.</summary>
-public sealed record NftPair(string Name, PortBlock Blue, PortBlock Green);
-
 /// <summary>The words of the rules, and nothing else: no I/O.</summary>
 internal static class NftRuleset
 {
@@ -38,6 +35,7 @@ internal static class NftRuleset
     internal const int Priority = -105; // of both nat hooks
     internal const string Services = "services";
     internal const string Guard = "guard";
+    private const int LongestSpelled = 100; // it stands in rule comments too, which hold 128 bytes (NFTNL_UDATA_COMMENT_MAXLEN)
     private const string PairPrefix = "pair-";
     private const string LoopsPrefix = "loops-";
     private const string GenerationPrefix = "generation-";
@@ -47,13 +45,13 @@ internal static class NftRuleset
     /// Makes or completes everything but generations and what each pair's one rule says; removes <paramref name="removed"/>, chains
     /// that nothing names any more. One transaction, right whatever was there before.
     /// </summary>
-    internal static string Base(IEnumerable<NftPair> pairs, IEnumerable<string> removed)
+    internal static string Base(IEnumerable<PairPorts> pairs, IEnumerable<string> removed)
     {
-        NftPair[] sorted = [.. pairs.OrderBy(pair => pair.Name, StringComparer.Ordinal)];
+        PairPorts[] sorted = [.. pairs.OrderBy(pair => pair.Name, StringComparer.Ordinal)];
         StringBuilder text = new();
         Line($"add table {Table}");
         Line($"add chain {Table} {Services}");
-        foreach (NftPair pair in sorted)
+        foreach (PairPorts pair in sorted)
         {
             Line($"add chain {Table} {PairChain(pair.Name)}");
             Line($"add chain {Table} {LoopsChain(pair.Name)}");
@@ -68,13 +66,13 @@ internal static class NftRuleset
             if (hook == "output") Line($"add rule {Table} {hook} meta mark 0x{PassingSocket.Mark:x8} return");
             Line($"add rule {Table} {hook} fib daddr type local jump {Services}");
             if (hook != "output") continue;
-            foreach (NftPair pair in sorted)
+            foreach (PairPorts pair in sorted)
                 Line($"add rule {Table} {hook} fib daddr type local {OpeningSyn} jump {LoopsChain(pair.Name)}");
         }
         Line($"flush chain {Table} {Services}");
-        foreach (NftPair pair in sorted) Line($"add rule {Table} {Services} {OpeningSyn} jump {PairChain(pair.Name)}");
+        foreach (PairPorts pair in sorted) Line($"add rule {Table} {Services} {OpeningSyn} jump {PairChain(pair.Name)}");
         Line($"flush chain {Table} {Guard}");
-        foreach (NftPair pair in sorted)
+        foreach (PairPorts pair in sorted)
         {
             Guarded(pair.Name, "blue", pair.Blue);
             Guarded(pair.Name, "green", pair.Green);
@@ -179,7 +177,14 @@ internal static class NftRuleset
     /// A pair's name as nft takes it in an identifier: letters, digits, dot, dash and underscore are themselves, any other byte of its
     /// UTF-8 is /XX. With the prefix it never is a reserved word (nft 1.0.6 refuses "tcp" or "ip" as a chain, even quoted).
     /// </summary>
-    internal static string Spell(string pair)
+    internal static string Spell(string pair) => Spelling(pair) is { Length: > 0 and <= LongestSpelled } text
+        ? text
+        : throw new ArgumentException($"a pair's name \"{pair}\" must be 1 to {LongestSpelled} bytes long", nameof(pair));
+
+    /// <summary>It is a name as <see cref="Spell"/> writes it.</summary>
+    internal static bool IsSpelled(string text) => text.Length is > 0 and <= LongestSpelled && Spelling(Unspell(text)) == text;
+
+    private static string Spelling(string pair)
     {
         StringBuilder text = new();
         foreach (byte b in Encoding.UTF8.GetBytes(pair))
@@ -187,10 +192,7 @@ internal static class NftRuleset
             if (char.IsAsciiLetterOrDigit((char)b) || b is (byte)'-' or (byte)'_' or (byte)'.') text.Append((char)b);
             else text.Append(CultureInfo.InvariantCulture, $"/{b:X2}");
         }
-        // It stands in rule comments too, which hold 128 bytes (NFTNL_UDATA_COMMENT_MAXLEN).
-        return text.Length is > 0 and <= 100
-            ? text.ToString()
-            : throw new ArgumentException($"a pair's name \"{pair}\" must be 1 to 100 bytes long", nameof(pair));
+        return text.ToString();
     }
 
     internal static string Unspell(string spelled)

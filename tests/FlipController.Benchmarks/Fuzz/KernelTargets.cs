@@ -89,7 +89,7 @@ internal sealed unsafe partial class KernelTargets : IDisposable
             try
             {
                 using JsonDocument listing = JsonDocument.Parse(content);
-                NftState state = NftState.Parse(listing.RootElement);
+                RedirectState state = NftListing.Parse(listing.RootElement);
                 return state.BaseComplete && state.Active("edge") is not null;
             }
             catch (Exception e) when (e is JsonException or FlipException)

@@ -45,7 +45,7 @@ public sealed class HoldWindowTests
                 HoldWindow window = network.Server.Run(() =>
                 {
                     using FlipController.Linux.Hold.Hold hold = HoldChoice.Prepare(method, HeldNetwork.Scope(Pair, 80) with { MeetsNewRules = true }).Hold;
-                    NftRedirect.PreparedSwitch change = redirect.PrepareSwitch(Pair, i % 2 == 0 ? 2 : 1);
+                    PreparedSwitch change = redirect.PrepareSwitch(Pair, i % 2 == 0 ? 2 : 1);
                     hold.Rehearse();
                     change.Rehearse();
                     using DeadMan guard = DeadMan.Arm(hold.ForcedOpenings, hold.Scope.Max);
@@ -93,7 +93,7 @@ public sealed class HoldWindowTests
         NftRedirect redirect = network.Server.Own(NftRedirect.Open);
         network.Server.Serve("::", 21000, "one", dual: true);
         network.Server.Serve("::", 22000, "two", dual: true);
-        redirect.EnsureBase([new NftPair(Pair, new PortBlock(21000, 1), new PortBlock(22000, 1))]);
+        redirect.EnsureBase([new PairPorts(Pair, new PortBlock(21000, 1), new PortBlock(22000, 1))]);
         foreach ((int number, int port) in ((int, int)[])[(1, 21000), (2, 22000)])
             redirect.AddGeneration(Pair, number, (uint)number << 8, 0x00ffff00, [new ServicePort(new Service(IPAddress.IPv6Any, 80), port)]);
         Assert.Equal(0, redirect.PrepareSwitch(Pair, 1).Commit());
@@ -108,7 +108,7 @@ public sealed class HoldWindowTests
         network.Server.Run(() =>
         {
             using QueueHold hold = QueueHold.Prepare(HeldNetwork.Scope(Pair, 80));
-            NftRedirect.PreparedSwitch there = redirect.PrepareSwitch(Pair, 2);
+            PreparedSwitch there = redirect.PrepareSwitch(Pair, 2);
             hold.Rehearse();
             there.Rehearse();
             using DeadMan guard = DeadMan.Arm(hold.ForcedOpenings, hold.Scope.Max);

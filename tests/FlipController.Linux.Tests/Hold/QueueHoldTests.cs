@@ -95,11 +95,11 @@ public sealed class QueueHoldTests
         NftRedirect redirect = network.Server.Own(NftRedirect.Open);
         network.Server.Serve("::", 21000, "one", dual: true);
         network.Server.Serve("::", 22000, "two", dual: true);
-        redirect.EnsureBase([new NftPair("edge", new PortBlock(21000, 1), new PortBlock(22000, 1))]);
+        redirect.EnsureBase([new PairPorts("edge", new PortBlock(21000, 1), new PortBlock(22000, 1))]);
         foreach ((int number, int port) in ((int, int)[])[(1, 21000), (2, 22000)])
             redirect.AddGeneration("edge", number, (uint)number << 8, 0x00ffff00, [new ServicePort(new Service(IPAddress.IPv6Any, 80), port)]);
         Assert.Equal(0, redirect.PrepareSwitch("edge", 1).Commit());
-        NftRedirect.PreparedSwitch there = redirect.PrepareSwitch("edge", 2);
+        PreparedSwitch there = redirect.PrepareSwitch("edge", 2);
         Assert.Equal("one", network.Client.Ask("10.9.0.1", 80));
         QueueHold hold = network.Prepare(HeldNetwork.Scope("edge", 80));
         Assert.Equal(0, hold.Close());

@@ -76,7 +76,7 @@ public sealed partial class ForeignRulesTests
     {
         using TestNetwork network = TestNetwork.Create("f");
         NftRedirect redirect = network.Own(NftRedirect.Open);
-        redirect.EnsureBase([new NftPair("edge", new PortBlock(21000, 64), new PortBlock(22000, 64))]);
+        redirect.EnsureBase([new PairPorts("edge", new PortBlock(21000, 64), new PortBlock(22000, 64))]);
         redirect.AddGeneration("edge", 1, 0x00100100, Mask, [new ServicePort(s_fronts[0], 21000)]);
         Assert.Equal(0, redirect.PrepareSwitch("edge", 1).Commit());
         network.Serve("0.0.0.0", 21000, "ours");

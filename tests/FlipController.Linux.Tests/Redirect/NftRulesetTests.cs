@@ -9,7 +9,7 @@ namespace FlipController.Linux.Tests.Redirect;
 
 public sealed class NftRulesetTests
 {
-    internal static readonly NftPair[] Pairs =
+    internal static readonly PairPorts[] Pairs =
     [
         new("mail front/é", new PortBlock(23000, 1), new PortBlock(24000, 1)),
         new("edge", new PortBlock(21000, 64), new PortBlock(22000, 64)),

@@ -11,7 +11,7 @@ namespace FlipController.Linux.Tests.Unmanaged;
 
 public sealed class UnmanagedProofTests
 {
-    private static readonly NftPair s_pair = new("edge", new PortBlock(21000, 10), new PortBlock(22000, 10));
+    private static readonly PairPorts s_pair = new("edge", new PortBlock(21000, 10), new PortBlock(22000, 10));
     private static readonly Service s_web = new(IPAddress.IPv6Any, 80);
 
     [Fact(Timeout = 60000)]

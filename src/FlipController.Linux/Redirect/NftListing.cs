@@ -6,20 +6,12 @@ using FlipController.Linux.Gate;
 
 namespace FlipController.Linux.Redirect;
 
-/// <summary>What of ours is in the kernel.</summary>
-/// <param name="BaseComplete">The hooks are there and lead to the services; false also when nothing is there at all.</param>
-/// <param name="ProbesPass">What this host sends with <see cref="PassingSocket.Mark"/> is not redirected; not so in tables of earlier versions.</param>
-public sealed record NftState(bool BaseComplete, bool ProbesPass, ImmutableSortedDictionary<string, NftPairState> Pairs)
+/// <summary>Reads what nftables lists of our table.</summary>
+internal static class NftListing
 {
-    public static NftState Nothing { get; } = new(false, false, ImmutableSortedDictionary<string, NftPairState>.Empty);
-
-    /// <summary>NEW connections for this pair really go to a generation: every step from the hooks to its chain is there.</summary>
-    public int? Active(string pair) =>
-        BaseComplete && Pairs.TryGetValue(pair, out NftPairState? state) && state.Reached ? state.Active : null;
-
     /// <summary>Reads <c>nft -j list table inet flipcontroller</c>, libnftables-json(5).</summary>
     /// <exception cref="FlipException">There is something in it that no version of ours has put there.</exception>
-    internal static NftState Parse(JsonElement root)
+    internal static RedirectState Parse(JsonElement root)
     {
         try
         {
@@ -32,7 +24,7 @@ public sealed record NftState(bool BaseComplete, bool ProbesPass, ImmutableSorte
         }
     }
 
-    private static NftState Read(JsonElement root)
+    private static RedirectState Read(JsonElement root)
     {
         HashSet<string> hooked = [];
         bool probesPass = false;
@@ -47,17 +39,17 @@ public sealed record NftState(bool BaseComplete, bool ProbesPass, ImmutableSorte
             else if (item.TryGetProperty("rule", out JsonElement rule)) Rule(rule.GetProperty("chain").GetString()!, rule);
         }
 
-        var pairs = ImmutableSortedDictionary.CreateBuilder<string, NftPairState>(StringComparer.Ordinal);
+        var pairs = ImmutableSortedDictionary.CreateBuilder<string, PairRules>(StringComparer.Ordinal);
         foreach (string name in active.Keys.Union(generations.Keys.Select(key => key.Pair)).Union(guarded.Keys).Union(loops.Keys))
         {
             Dictionary<string, PortBlock> ports = guarded.GetValueOrDefault(name) ?? [];
-            pairs[name] = new NftPairState(name, active.GetValueOrDefault(name), jumped.Contains(name),
+            pairs[name] = new PairRules(name, active.GetValueOrDefault(name), jumped.Contains(name),
                 generations.Where(g => g.Key.Pair == name).ToImmutableSortedDictionary(g => g.Key.Number, g => Generation(g.Value)),
                 ports.TryGetValue("blue", out PortBlock blue) ? blue : null,
                 ports.TryGetValue("green", out PortBlock green) ? green : null,
                 loops.TryGetValue(name, out var routes) ? routes.ToImmutable() : []);
         }
-        return new NftState(hooked.IsSupersetOf(["prerouting", "output"]), probesPass, pairs.ToImmutable());
+        return new RedirectState(hooked.IsSupersetOf(["prerouting", "output"]), probesPass, pairs.ToImmutable());
 
         void Chain(string name)
         {
@@ -168,12 +160,3 @@ public sealed record NftState(bool BaseComplete, bool ProbesPass, ImmutableSorte
         return null;
     }
 }
-
-/// <param name="Active">The generation its one rule names; null when there is no rule.</param>
-/// <param name="Reached">The services lead to its chain.</param>
-/// <param name="Generations">By number, with what each chain does with each service, in the order of the rules.</param>
-/// <param name="Blue">The guarded ports; null when there is no guard.</param>
-/// <param name="Loops">Where connections of retired generations to themselves go.</param>
-public sealed record NftPairState(
-    string Pair, int? Active, bool Reached, ImmutableSortedDictionary<int, ImmutableArray<ServicePort>> Generations,
-    PortBlock? Blue, PortBlock? Green, ImmutableArray<LoopRoute> Loops);

@@ -1,0 +1,313 @@
+using System.Collections.Immutable;
+using System.Diagnostics;
+using System.Net;
+using System.Text;
+using FlipController.Core;
+using FlipController.Linux.Kernel;
+
+namespace FlipController.Linux.Redirect;
+
+/// <summary>
+/// The redirect by iptables, of one of its variants, and by ip6tables where the host has IPv6. A text is one commit for each table and
+/// family; a flip is one commit for each family, which are not one: a hold covers both. It acts in the network namespace of the calling
+/// thread.
+/// </summary>
+public sealed class IptablesRedirect : PairRedirect
+{
+    /// <summary>How long a program may wait for others that hold the lock of x_tables.</summary>
+    private const string LockSeconds = "5";
+
+    private readonly Lock _turn = new();
+    private readonly IptablesPrograms _programs;
+    private readonly NetlinkSocket? _netlink; // of nf_tables alone: there a look costs nothing as long as nothing has changed
+    private (uint Generation, RedirectState State)? _seen;
+
+    private IptablesRedirect(IptablesPrograms programs)
+    {
+        _programs = programs;
+        if (programs.Variant == IptablesVariant.Nft) _netlink = new NetlinkSocket(NetlinkProtocol.Netfilter);
+    }
+
+    /// <param name="variant">Null: the one that the program `iptables` of this host is.</param>
+    /// <exception cref="FlipException">There is no iptables, or not this variant.</exception>
+    public static IptablesRedirect Open(IptablesVariant? variant = null) => new(IptablesPrograms.Find(variant));
+
+    public IptablesVariant Variant => _programs.Variant;
+
+    public override string Method => $"iptables ({(Variant == IptablesVariant.Nft ? "nft" : "legacy")})";
+
+    public override string Place => $"the chains FLIP-* of {Method}";
+
+    public override int Priority => IptablesRuleset.Priority;
+
+    public override void Dispose() => _netlink?.Dispose();
+
+    /// <summary>Has its programs and the kernel judge the rules of a redirect; none of them stays.</summary>
+    /// <exception cref="FlipException">What they said.</exception>
+    internal void Try()
+    {
+        const string pair = "doctor";
+        var ports = new PairPorts(pair, new PortBlock(21000, 1000), new PortBlock(22000, 1000));
+        foreach (IptablesFamily family in _programs.Families)
+        {
+            using IptablesRun run = IptablesRun.Start([.. Restore(family), "--test"]);
+            run.Write(Encoding.UTF8.GetBytes(IptablesRuleset.Base(List(family), [ports], [])));
+            run.Write(Encoding.UTF8.GetBytes(IptablesRuleset.AddGeneration(
+                pair, 1, 0x00000100, 0x00ffff00, [new ServicePort(new Service(IPAddress.IPv6Any, 65000), ports.Blue.First)], family.IsV6)));
+            if (run.End() != 0) throw Refused($"have the redirect's rules checked ({family})", run);
+        }
+    }
+
+    public override void EnsureBase(IReadOnlyCollection<PairPorts> pairs, bool removeOthers = false)
+    {
+        lock (_turn)
+        {
+            List<PairPorts> wanted = [.. pairs];
+            List<string> removed = [];
+            foreach (PairRules other in Read().Pairs.Values.Where(p => pairs.All(pair => pair.Name != p.Pair)))
+            {
+                if (removeOthers) removed.AddRange(Chains(other.Pair, other.Generations.Keys));
+                else wanted.Add(new PairPorts(other.Pair, other.Blue ?? default, other.Green ?? default));
+            }
+            if (wanted.Count == 0 && removed.Count == 0) return;
+            foreach (IptablesFamily family in _programs.Families)
+                Apply("make the redirect's chains", family, IptablesRuleset.Base(List(family), wanted, removed));
+        }
+    }
+
+    private static IEnumerable<string> Chains(string pair, IEnumerable<int> generations) =>
+        [IptablesRuleset.PairChain(pair), IptablesRuleset.LoopsChain(pair), .. generations.Select(n => IptablesRuleset.GenerationChain(pair, n))];
+
+    /// <summary>For both families, where they differ one after the other.</summary>
+    private string ForPeople(Func<bool, string> text)
+    {
+        string four = text(false), six = text(true);
+        if (_programs.V6 is null) return four;
+        return four == six ? $"# IPv4 and IPv6\n{four}" : $"# IPv4\n{four}# IPv6\n{six}";
+    }
+
+    public override string Describe(string pair, int number, uint mark, uint mask, ImmutableArray<ServicePort> ports) =>
+        ForPeople(v6 => IptablesRuleset.AddGeneration(pair, number, mark, mask, ports, v6));
+
+    public override string DescribeSwitch(string pair, int number) =>
+        ForPeople(_ => IptablesRuleset.SwitchUncommitted(pair, number) + IptablesRuleset.Commit);
+
+    public override void AddGeneration(string pair, int number, uint mark, uint mask, ImmutableArray<ServicePort> ports)
+    {
+        string operation = $"add the chain of generation {number} of pair {pair}", chain = IptablesRuleset.GenerationChain(pair, number);
+        lock (_turn)
+        {
+            foreach (IptablesFamily family in _programs.Families)
+                if (List(family).Has(IptablesRuleset.Nat, chain)) throw new KernelException(operation, Errno.Exists, $"{chain}, {family}");
+            foreach (IptablesFamily family in _programs.Families)
+                Apply(operation, family, IptablesRuleset.AddGeneration(pair, number, mark, mask, ports, family.IsV6));
+        }
+    }
+
+    /// <remarks>A chain is emptied and filled in one commit, whoever leads there.</remarks>
+    public override void RestoreGeneration(string pair, int number, uint mark, uint mask, ImmutableArray<ServicePort> ports)
+    {
+        lock (_turn)
+        {
+            foreach (IptablesFamily family in _programs.Families)
+                Apply($"restore the chain of generation {number} of pair {pair}", family, IptablesRuleset.AddGeneration(pair, number, mark, mask, ports, family.IsV6));
+        }
+    }
+
+    public override void RemoveGeneration(string pair, int number)
+    {
+        string operation = $"remove the chain of generation {number} of pair {pair}", chain = IptablesRuleset.GenerationChain(pair, number);
+        lock (_turn)
+        {
+            (IptablesFamily Family, IptablesListing There)[] all = [.. _programs.Families.Select(f => (f, List(f)))];
+            if (all.Any(f => f.There.Active(pair) == number)) throw new KernelException(operation, Errno.Busy, $"{chain} is the active one");
+            foreach ((IptablesFamily family, IptablesListing there) in all)
+                if (there.Has(IptablesRuleset.Nat, chain)) Apply(operation, family, IptablesRuleset.RemoveChains([chain]));
+        }
+    }
+
+    public override void SetLoops(string pair, uint mark, uint mask, ImmutableArray<LoopRoute> routes)
+    {
+        lock (_turn)
+        {
+            foreach (IptablesFamily family in _programs.Families)
+                Apply($"lead on the loops of pair {pair}", family, IptablesRuleset.Loops(pair, mark, mask, routes, family.IsV6));
+        }
+    }
+
+    public override PreparedSwitch PrepareSwitch(string pair, int toNumber) => new Prepared(this, pair, toNumber);
+
+    public override void Clear(string pair)
+    {
+        lock (_turn)
+        {
+            foreach (IptablesFamily family in _programs.Families)
+                if (List(family).Has(IptablesRuleset.Nat, IptablesRuleset.PairChain(pair)))
+                    Apply($"clear the redirect of pair {pair}", family, IptablesRuleset.Clear(pair));
+        }
+    }
+
+    public override void RemovePair(string pair)
+    {
+        lock (_turn)
+        {
+            RedirectState state = Read();
+            if (!state.Pairs.TryGetValue(pair, out PairRules? there)) return;
+            PairPorts[] others = [.. state.Pairs.Values.Where(p => p.Pair != pair).Select(p => new PairPorts(p.Pair, p.Blue ?? default, p.Green ?? default))];
+            foreach (IptablesFamily family in _programs.Families)
+                Apply($"remove the rules of pair {pair}", family, others.Length == 0
+                    ? IptablesRuleset.Remove(List(family))
+                    : IptablesRuleset.Base(List(family), others, [.. Chains(pair, there.Generations.Keys)]));
+        }
+    }
+
+    public override void Remove()
+    {
+        lock (_turn)
+        {
+            foreach (IptablesFamily family in _programs.Families)
+                if (IptablesRuleset.Remove(List(family)) is { Length: > 0 } text) Apply("remove the redirect's chains", family, text);
+        }
+    }
+
+    public override RedirectState ReadAll()
+    {
+        lock (_turn) return Read();
+    }
+
+    private RedirectState Read()
+    {
+        uint? generation = _netlink is null ? null : NftBatch.GenerationOf(_netlink);
+        if (generation is not null && _seen is { } seen && seen.Generation == generation) return seen.State;
+        RedirectState state = IptablesListing.State([.. _programs.Families.Select(List)]);
+        _seen = generation is { } number ? (number, state) : null; // what came since is looked at next time
+        return state;
+    }
+
+    private static IptablesListing List(IptablesFamily family) =>
+        new(string.Concat(((string[])[IptablesRuleset.Nat, IptablesRuleset.Filter]).Select(table =>
+        {
+            using IptablesRun run = IptablesRun.Start([family.Save, "-t", table]);
+            return run.End() == 0 ? run.Output : throw Refused($"list table {table} of {family}", run);
+        })));
+
+    private static void Apply(string operation, IptablesFamily family, string text)
+    {
+        using IptablesRun run = IptablesRun.Start(Restore(family));
+        run.Write(Encoding.UTF8.GetBytes(text));
+        if (run.End() != 0) throw Refused($"{operation} ({family})", run);
+    }
+
+    private static string[] Restore(IptablesFamily family) => [family.Restore, "--noflush", "-w", LockSeconds];
+
+    private static FlipException Refused(string operation, IptablesRun run) =>
+        new($"cannot {operation}: {run.CommandLine} said: {(run.Error is { Length: > 0 } said ? string.Join("; ", said.Split('\n', StringSplitOptions.RemoveEmptyEntries)) : "nothing")}");
+
+    /// <summary>
+    /// A restore for each family, started and fed all but its last word. With x_tables the first one has the lock by then, and nobody
+    /// else may change anything; the second needs none of its own, and goes first.
+    /// </summary>
+    private sealed class Prepared(IptablesRedirect redirect, string pair, int to) : PreparedSwitch(pair, to)
+    {
+        private static readonly byte[] s_commit = Encoding.ASCII.GetBytes(IptablesRuleset.Commit);
+        private static readonly TimeSpan s_longestFeeding = TimeSpan.FromSeconds(6);
+
+        private readonly IptablesFamily[] _families = [.. redirect._programs.Families];
+        private readonly byte[] _text = Encoding.UTF8.GetBytes(IptablesRuleset.SwitchUncommitted(pair, to));
+        private IptablesRun[] _ready = [];
+        private FlipException? _failure;
+        private bool _committed; // who is there has ended
+
+        private string Operation => $"switch pair {Pair} to generation {To}";
+
+        public override void Rehearse()
+        {
+            foreach (IptablesFamily family in _families)
+            {
+                // Of a chain that is not there only the kernel would know, at the commit.
+                string chain = IptablesRuleset.GenerationChain(Pair, To);
+                if (!List(family).Has(IptablesRuleset.Nat, chain)) throw new KernelException($"{Operation} ({family})", Errno.NoEntry, chain);
+                using IptablesRun run = IptablesRun.Start([.. Restore(family), "--test"]);
+                run.Write(_text);
+                run.Write(s_commit);
+                if (run.End() != 0) throw Refused($"{Operation} ({family})", run);
+            }
+        }
+
+        public override void MakeReady()
+        {
+            Dispose();
+            List<IptablesRun> ready = [];
+            try
+            {
+                foreach (IptablesFamily family in _families)
+                {
+                    bool lockless = ready.Count > 0 && redirect.Variant == IptablesVariant.Legacy;
+                    IptablesRun run = IptablesRun.Start(lockless ? ["env", "XTABLES_LOCKFILE=/dev/null", .. Restore(family)] : Restore(family));
+                    ready.Add(run);
+                    run.Write(_text);
+                    if (run.UntilItWaits(s_longestFeeding)) continue;
+                    run.End();
+                    throw Refused($"{Operation} ({family})", run);
+                }
+                _ready = [.. ready];
+                _committed = false;
+            }
+            catch
+            {
+                foreach (IptablesRun run in ready) run.Dispose();
+                throw;
+            }
+        }
+
+        public override int Commit()
+        {
+            try
+            {
+                if (_committed || _ready.Length == 0) MakeReady();
+            }
+            catch (FlipException e)
+            {
+                _failure = e;
+                return Errno.Invalid;
+            }
+            long start = Stopwatch.GetTimestamp();
+            _committed = true;
+            int failed = -1;
+            for (int i = _ready.Length - 1; i >= 0 && failed < 0; i--)
+            {
+                _ready[i].Write(s_commit);
+                if (_ready[i].End() != 0) failed = i;
+            }
+            ElapsedTicks = Stopwatch.GetTimestamp() - start;
+            if (failed >= 0) Undo(failed);
+            return failed < 0 ? 0 : Errno.Invalid;
+        }
+
+        /// <summary>One family was not switched: those that were go back, so that both lead to the same generation.</summary>
+        private void Undo(int failed)
+        {
+            _failure = Refused($"{Operation} ({_families[failed]})", _ready[failed]);
+            Dispose(); // and with them the lock
+            if (failed == _families.Length - 1) return;
+            try
+            {
+                int? before = List(_families[failed]).Active(Pair);
+                string back = before is { } number ? IptablesRuleset.SwitchUncommitted(Pair, number) + IptablesRuleset.Commit : IptablesRuleset.Clear(Pair);
+                foreach (IptablesFamily family in _families[(failed + 1)..]) Apply($"go back from generation {To} of pair {Pair}", family, back);
+            }
+            catch (FlipException e)
+            {
+                _failure = new FlipException($"{_failure.Message}; and {e.Message}: the families lead to different generations until the rules are repaired", e);
+            }
+        }
+
+        public override FlipException Failure() => _failure ?? new FlipException($"cannot {Operation}");
+
+        public override void Dispose()
+        {
+            foreach (IptablesRun run in _ready) run.Dispose();
+            _ready = [];
+        }
+    }
+}
