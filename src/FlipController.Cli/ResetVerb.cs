@@ -16,13 +16,17 @@ internal static class ResetVerb
         {
             Description = "Only let go what waits in holds whose process is gone, and remove them; nothing is asked. For systemd's ExecStopPost",
         };
+        var cut = new Option<bool>("--cut")
+        {
+            Description = "Leave nothing at all, though open connections were redirected: where no rule of others keeps them translated, they are reset",
+        };
         Option<string?> config = Arguments.ConfigFile("The daemon's configuration: where to look whether it still runs");
         return new Verb("reset",
-            $"Removes every rule of ours from the kernel: {Consequence}. Open connections and running HAProxys stay. Needs no daemon.",
+            $"Removes every rule of ours from the kernel: {Consequence}. Open connections and running HAProxys stay: while there are any, an empty hook is left that they need, and the next reset removes it. Needs no daemon.",
             ["sudo systemctl stop flipcontrollerd && sudo flipctl reset --yes", "sudo flipctl reset", "sudo flipctl reset --holds"],
-            (call, cancel) => call.Value(holds) ? Task.FromResult(RemoveHolds(call)) : RunAsync(call, call.Value(yes), call.Value(config), cancel))
+            (call, cancel) => call.Value(holds) ? Task.FromResult(RemoveHolds(call)) : RunAsync(call, call.Value(yes), call.Value(cut), call.Value(config), cancel))
         {
-            yes, config, holds,
+            yes, cut, config, holds,
         };
     }
 
@@ -34,7 +38,7 @@ internal static class ResetVerb
         return ExitCode.Done;
     }
 
-    private static async Task<ExitCode> RunAsync(Call call, bool yes, string? file, CancellationToken cancel)
+    private static async Task<ExitCode> RunAsync(Call call, bool yes, bool cut, string? file, CancellationToken cancel)
     {
         string socket = call.Daemon.Socket;
         // A broken file is no reason to refuse an emergency exit, but it cannot say where the daemon is.
@@ -68,14 +72,18 @@ internal static class ResetVerb
         {
             failure = e;
         }
-        IReadOnlyList<string> removed = KernelTraces.Remove();
-        List<CheckLine> lines = removed.Count + holds.Count == 0
+        (IReadOnlyList<string> removed, int open) = KernelTraces.Remove(cut);
+        List<CheckLine> lines = removed.Count + holds.Count + open == 0
             ? [new CheckLine("removed", true, "nothing: the kernel has no rule of ours")]
             : [.. holds.Concat(removed).Select(r => new CheckLine("removed", true, r))];
         lines.AddRange(kept);
         if (removed.Count > 0)
             lines.Add(new CheckLine("new connections", false,
                 "go to whatever listens on the front ports now", "start what should serve them", Warning: true));
+        if (open > 0)
+            lines.Add(new CheckLine("open connections", false,
+                $"{open} were redirected and go on; a hook in table {KernelTraces.Table} that does nothing else keeps them translated",
+                "say `flipctl reset` again when they have ended, or --cut now", Warning: true));
         if (daemonRuns)
             lines.Add(new CheckLine("daemon", false, $"still answers on {socket} and puts the rules back at once, unless redirect.lost is report",
                 "systemctl stop flipcontrollerd, then reset again", Warning: true));

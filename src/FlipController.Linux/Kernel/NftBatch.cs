@@ -9,6 +9,8 @@ internal readonly record struct NetfilterHeader(byte Family, byte Version, ushor
 {
     internal const byte Unspecified = 0; // NFPROTO_UNSPEC
     internal const byte Inet = 1; // NFPROTO_INET
+    internal const byte IPv4 = 2; // NFPROTO_IPV4
+    internal const byte IPv6 = 10; // NFPROTO_IPV6
     internal const byte Netdev = 5; // NFPROTO_NETDEV
 }
 
@@ -80,11 +82,12 @@ internal sealed unsafe class NftBatch
 
     /// <summary>The next message. Only the last one asks for an acknowledgement.</summary>
     /// <param name="last">After it nothing can be added.</param>
-    internal void Add(ushort type, NetlinkFlags flags, Filler fill, bool last = false)
+    /// <param name="family">Of this message's table, where it is another one.</param>
+    internal void Add(ushort type, NetlinkFlags flags, Filler fill, bool last = false, byte? family = null)
     {
         NetlinkMessage message = new(
             _bytes.AsSpan(_length), type, NetlinkFlags.Request | flags | (last ? NetlinkFlags.Acknowledge : NetlinkFlags.None));
-        message.Header(new NetfilterHeader(_family, 0, 0));
+        message.Header(new NetfilterHeader(family ?? _family, 0, 0));
         fill(ref message);
         Close(ref message, ++_last);
         if (!last) return;

@@ -106,6 +106,21 @@ public sealed class NftRedirect : PairRedirect
         lock (_turn) _nft.Run("remove the redirect's table", NftRuleset.Remove());
     }
 
+    /// <summary>Instead of everything of ours one rule that does nothing but keep conntrack and NAT at work for what is open on these ports.</summary>
+    internal void TranslateFor(PortBlock ports)
+    {
+        lock (_turn) _nft.Run("leave what open connections need", NftRuleset.TranslateFor(ports));
+    }
+
+    /// <summary>For which ports that rule was left; null: it was not.</summary>
+    internal PortBlock? TranslatesFor
+    {
+        get
+        {
+            lock (_turn) return _nft.List("list what is left", $"list table {NftRuleset.Table}") is { } listing ? NftRuleset.TranslatedPorts(listing) : null;
+        }
+    }
+
     public override RedirectState ReadAll()
     {
         lock (_turn) return Read();

@@ -39,6 +39,7 @@ internal static class NftRuleset
     private const string PairPrefix = "pair-";
     private const string LoopsPrefix = "loops-";
     private const string GenerationPrefix = "generation-";
+    internal const string OpenComment = "keeps open connections translated: ";
     internal const string OpeningSyn = "tcp flags & (fin|syn|rst|ack) == syn";
 
     /// <summary>
@@ -147,6 +148,19 @@ internal static class NftRuleset
 
     /// <summary>Right whether it exists or not.</summary>
     internal static string Remove() => $"add table {Table}\ndelete table {Table}\n";
+
+    /// <summary>One transaction; right whether anything was there or not.</summary>
+    internal static string TranslateFor(PortBlock ports) => string.Create(CultureInfo.InvariantCulture,
+        $"{Remove()}add table {Table}\nadd chain {Table} open {{ type nat hook prerouting priority {Priority}; policy accept; }}\nadd rule {Table} open ct state new comment \"{OpenComment}{ports}\"\n");
+
+    /// <summary>Of that rule, in whatever nft prints; null: it is not there.</summary>
+    internal static PortBlock? TranslatedPorts(string listing)
+    {
+        int at = listing.IndexOf(OpenComment, StringComparison.Ordinal);
+        string[] ends = at < 0 ? [] : listing[(at + OpenComment.Length)..].Split('"')[0].Split('-');
+        return ends.Length == 2 && int.TryParse(ends[0], NumberStyles.None, CultureInfo.InvariantCulture, out int first)
+            && int.TryParse(ends[1], NumberStyles.None, CultureInfo.InvariantCulture, out int last) && last >= first ? new PortBlock(first, last - first + 1) : null;
+    }
 
     internal static string PairChain(string pair) => PairPrefix + Spell(pair);
 

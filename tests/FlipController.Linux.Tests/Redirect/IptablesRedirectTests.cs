@@ -123,7 +123,7 @@ public abstract class IptablesRedirectTests(IptablesVariant variant) : RedirectT
         string before = Listing(server);
         using PreparedSwitch good = redirect.PrepareSwitch("edge", 2), bad = redirect.PrepareSwitch("edge", 3);
         good.Rehearse();
-        Assert.Contains("cannot switch pair edge to generation 3 (IPv4): ", Assert.ThrowsAny<FlipException>(bad.Rehearse).Message, StringComparison.Ordinal);
+        Assert.Contains("cannot switch pair edge to generation 3", Assert.ThrowsAny<FlipException>(bad.Rehearse).Message, StringComparison.Ordinal);
         Assert.NotEqual(0, bad.Commit());
         Assert.Contains("cannot switch pair edge to generation 3", bad.Failure().Message, StringComparison.Ordinal);
         Assert.Equal(before, Listing(server));
