@@ -248,8 +248,8 @@ public sealed class ProjectionTests
     [InlineData("peers p\n peer lb1 lb1.example.org:1024\nlisten a\n bind :80\n", "2: haproxy: peer \"lb1.example.org:1024\" is not an IP address, nor a name that has one here; write the address itself")]
     [InlineData(".if feature(QUIC)\nlisten a\n bind :80\n.endif\n", "1: haproxy: .if \"feature(QUIC)\" has no answer here; HAProxy does not understand it, or it asks for what only a running HAProxy knows")]
     [InlineData("listen a\n \"$KEYWORD\" :81\n bind :80\n", "2: haproxy: $KEYWORD is a keyword from a variable whose value is not known here; write the keyword itself")]
-    [InlineData("backend a\n server b :80\n", "1: haproxy: no frontend or listen section binds a TCP address; there is nothing to move connections to")]
-    [InlineData("", "1: haproxy: no frontend or listen section binds a TCP address; there is nothing to move connections to")]
+    [InlineData("backend a\n server b :80\n", "1: haproxy: no frontend or listen section binds an address that can be redirected; there is nothing to move connections to")]
+    [InlineData("", "1: haproxy: no frontend or listen section binds an address that can be redirected; there is nothing to move connections to")]
     public void What_cannot_be_projected_is_refused_in_one_sentence(string text, string fault) =>
         Assert.Equal([$"/etc/haproxy/haproxy.cfg:{fault}"], Faults(text));
 

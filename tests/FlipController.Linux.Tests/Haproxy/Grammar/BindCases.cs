@@ -105,7 +105,7 @@ internal static class BindCases
         Moved("an address in the head of a section", "listen a 127.0.0.1:80\n mode http\nfrontend b 127.0.0.1:81,127.0.0.1:82\n mode http\n",
             "127.0.0.1:80 21000", "127.0.0.1:81 21001", "127.0.0.1:82 21002") with
         { NotForHaproxy = "only versions before 2.0 take it" },
-        Refused("no bind at all", "frontend a\n mode http\n", "haproxy.cfg:1: haproxy: no frontend or listen section binds a TCP address; there is nothing to move connections to") with
+        Refused("no bind at all", "frontend a\n mode http\n", "haproxy.cfg:1: haproxy: no frontend or listen section binds an address that can be redirected; there is nothing to move connections to") with
         { NotForHaproxy = "it starts nothing" },
         Refused("transparent", "listen a\n bind 127.0.0.1:80 transparent\n",
             "haproxy.cfg:2: haproxy: bind \"127.0.0.1:80\" is transparent: it takes connections for addresses of other hosts, which cannot be redirected to a private port"),
