@@ -83,6 +83,9 @@ public sealed partial class SockDiag : IDisposable
     /// </summary>
     public IReadOnlyList<TcpSocket> Receivers(PortBlock? localPorts = null) => Sockets(TcpStates.Close, localPorts, Udp);
 
+    /// <summary>UDP sockets, of one peer alone too.</summary>
+    public IReadOnlyList<TcpSocket> Datagrams(PortBlock localPorts) => Sockets(TcpStates.Close | TcpStates.Established, localPorts, Udp);
+
     /// <summary>Connections to the ports that may still carry data.</summary>
     public IReadOnlyList<TcpSocket> Connections(PortBlock localPorts) => Sockets(TcpStates.Live, localPorts);
 
