@@ -24,7 +24,8 @@ public sealed partial class Conntrack
 
     /// <summary>
     /// Forgets UDP flows to front addresses. Equivalent to <c>conntrack -D -p udp --orig-port-dst PORT</c> for those that do not stay. Of flows
-    /// without a bit of the mask only such are asked about that nobody translates, to an address of this host.
+    /// without a bit of the mask only such are asked about that nobody translates, to an address of this host (of the calling
+    /// thread's namespace).
     /// </summary>
     /// <param name="stays">Of a service and the flow's mark under the mask.</param>
     /// <returns>How many there were; null when ctnetlink is not there to be asked.</returns>
