@@ -38,12 +38,12 @@ public sealed partial class Conntrack
             foreach (byte family in (ReadOnlySpan<byte>)[Inet, Inet6])
             {
                 Service[] ofFamily = [.. services.Where(s => !s.IsTcp && (family == Inet ? s.CoversIPv4 : s.CoversIPv6))];
-                foreach (int port in ofFamily.Select(s => s.Port).Distinct())
-                {
-                    List<Flow> flows = Flows(family, port, payload => Front(payload, ofFamily, mask, local) is var (service, mark) && !stays(service, mark));
-                    foreach (Flow flow in flows) Forget(family, flow);
-                    found += flows.Count;
-                }
+                if (ofFamily.Length == 0) continue;
+                int[] ports = [.. ofFamily.Select(s => s.Port).Distinct()];
+                List<Flow> flows = Flows(
+                    family, ports, payload => Front(payload, ofFamily, mask, local) is var (service, mark) && !stays(service, mark));
+                foreach (Flow flow in flows) Forget(family, flow);
+                found += flows.Count;
             }
             return found;
         }
@@ -55,21 +55,23 @@ public sealed partial class Conntrack
 
     private delegate bool FlowFilter(ReadOnlySpan<byte> payload);
 
-    /// <summary>Chosen by the kernel among all it remembers: of a million others none leaves it.</summary>
-    private List<Flow> Flows(byte family, int port, FlowFilter isMeant)
+    /// <summary>
+    /// Chosen by the kernel among all it remembers, in one walk: with one port no other entry leaves it, with several no other than of UDP.
+    /// </summary>
+    private List<Flow> Flows(byte family, int[] ports, FlowFilter isMeant)
     {
         Span<byte> buffer = stackalloc byte[128];
         NetlinkMessage message = new(buffer, Get, NetlinkFlags.None);
         message.Header((uint)family);
-        int tuple = message.BeginNest(ConntrackEntry.TupleOriginal), ports = message.BeginNest(ConntrackEntry.TuplePorts);
+        int tuple = message.BeginNest(ConntrackEntry.TupleOriginal), protocol = message.BeginNest(ConntrackEntry.TuplePorts);
         message.Put(ConntrackEntry.Protocol, Udp);
-        message.Put(ConntrackEntry.DestinationPort, [(byte)(port >> 8), (byte)port]);
-        message.EndNest(ports);
+        if (ports.Length == 1) message.Put(ConntrackEntry.DestinationPort, [(byte)(ports[0] >> 8), (byte)ports[0]]);
+        message.EndNest(protocol);
         message.EndNest(tuple);
         int filter = message.BeginNest(Filter);
-        message.Put(OriginalFlags, ByProtocol | ByDestinationPort);
+        message.Put(OriginalFlags, ports.Length == 1 ? ByProtocol | ByDestinationPort : ByProtocol);
         message.EndNest(filter);
-        return _netlink.Dump($"list conntrack entries of UDP to port {port}", message, () => new List<Flow>(), (flows, _, payload) =>
+        return _netlink.Dump("list conntrack entries of UDP", message, () => new List<Flow>(), (flows, _, payload) =>
         {
             if (isMeant(payload) && Read(payload) is { } flow) flows.Add(flow);
         });
