@@ -82,6 +82,11 @@ public sealed class ListenerProjectionTests
     }
 
     [Fact]
+    public void One_socket_for_all_QUIC_connections_is_noted() => Assert.Equal(
+        ["/etc/haproxy/haproxy.cfg:3: with one socket for all QUIC connections a soft stop cuts those that are left"],
+        Of("global\n cluster-secret s\n tune.quic.socket-owner listener\nlisten a\n bind quic4@:443 ssl crt a.pem\n").Notes.Select(n => n.ToString()));
+
+    [Fact]
     public void QUIC_needs_one_secret_for_both_sides()
     {
         const string quic = "listen a\n bind quic4@:443 ssl crt a.pem\n";
