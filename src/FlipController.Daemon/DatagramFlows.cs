@@ -92,8 +92,9 @@ internal sealed class DatagramFlows(PairEdge edge, Func<PairState> state)
         bool Stays(Service service, uint of)
         {
             if (of == mark || (of != 0 && !edge.Mark.IsOfPair(of))) return true;
-            // Without a mark: it met no rule of ours, and is somebody's only where an unmanaged HAProxy was there before.
-            return UdpRules.Of(edge.Options.Redirect, service) == UdpRule.Stick && (of == 0 ? adopted : living.Contains(of));
+            if (UdpRules.Of(edge.Options.Redirect, service) == UdpRule.Move) return false;
+            // Without a mark: it met no rule of ours, and is an unmanaged HAProxy's, which may be told to stop at any time, or nobody's.
+            return of == 0 ? adopted && service.Transport == Transport.Quic : living.Contains(of);
         }
     }
 

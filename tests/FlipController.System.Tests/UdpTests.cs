@@ -45,19 +45,43 @@ public sealed class UdpTests
         {
             await pair.FlipByEditAsync(Forwarding($"v{i + 2}", ports: Ports));
             // The old side is told to stop, with the stream going on.
+            if (i == 4) await pair.RestartDaemonAsync(Kill);
             await pair.UntilAsync(s => s is { State: "steady", Previous: null, Retired: [] }, "the old side should go");
         }
         double perSecond = (senders.Sent - sentThen) / clock.Elapsed.TotalSeconds;
         senders.Stop();
-        long full = 0;
-        await Eventually.True(() => behind.Distinct + (full = NotTaken(pair)) >= senders.Sent, Patience, () =>
-            $"datagrams were lost: {senders.Sent} sent, {behind.Distinct} came, and for {full} there was no room in a socket's buffer");
+        await AllCameOnceAsync(pair, senders, behind);
         Show($"{senders.Sent} sent at {perSecond:0} a second through 10 flips, {behind.Distinct} came, {behind.Count - behind.Distinct} twice");
-        Assert.Equal((0L, 0, 0), (behind.Count - behind.Distinct, behind.Times.Values.Count(times => times > 1), senders.Refused));
-        // What HAProxy would have lost without a flip, too, when it did not get a processor for so long.
-        Assert.True(full == 0, $"for {full} datagrams there was no room in a socket's buffer");
         Assert.Equal(first + 10, (await pair.StatusAsync()).Active!.Number);
         Assert.True(perSecond > Rate / 2.0 / Slowness, $"only {perSecond:0} messages a second were sent");
+    }
+
+    [Fact(Timeout = 120_000)]
+    public async Task A_stream_goes_over_to_the_pair_that_adopts_and_back_without_a_loss()
+    {
+        await using PairUnderTest pair = await PairUnderTest.StartAsync(new PairYaml { FlipsByItself = false }, p =>
+        {
+            p.Write(Forwarding("v1", ports: Ports));
+            NetnsProcess haproxy = p.Nets.Server.Start("haproxy", "-D", "-f", p.Files.Write("unmanaged.cfg", Forwarding("unmanaged", ports: Ports)));
+            Assert.Equal(0, haproxy.Exit(Patience).GetAwaiter().GetResult());
+        }, s => s.Fault is not null);
+        using SyslogReceiver behind = SyslogReceiver.Start(pair.Nets.Server, Behind);
+        using var senders = new SyslogSenders(pair.Nets.Client, Senders, Fronts(pair, Ports));
+        await AllArriveAsync(senders, behind);
+        senders.Start(Rate / 4);
+        for (int i = 0; i < 2; i++)
+        {
+            foreach (string[] verb in (string[][])[["adopt", PairUnderTest.Name, "--stop"], ["release", PairUnderTest.Name]])
+            {
+                Said said = await pair.FlipctlAsync(verb);
+                Assert.True(said.ExitCode == 0, $"{verb[0]}: {said.Error}\n{pair.DaemonLog}");
+                long then = senders.Sent;
+                await Eventually.True(() => senders.Sent > then + Rate / 4, Patience, "the stream goes on");
+            }
+        }
+        await pair.UntilAsync(s => s.Retired.IsEmpty, "every generation should go");
+        senders.Stop();
+        await AllCameOnceAsync(pair, senders, behind);
     }
 
     [Fact(Timeout = 60_000)]
@@ -136,6 +160,16 @@ public sealed class UdpTests
         List<(int Sender, int Number)> sent = [];
         for (int i = 0; i < senders.Count; i++) sent.Add((i, senders.Send(i)));
         await Eventually.True(() => sent.All(s => to.Has(s.Sender, s.Number)), Patience, () => $"{sent.Count(s => to.Has(s.Sender, s.Number))} of {sent.Count} came");
+    }
+
+    private static async Task AllCameOnceAsync(PairUnderTest pair, SyslogSenders senders, SyslogReceiver behind)
+    {
+        long full = 0;
+        await Eventually.True(() => behind.Distinct + (full = NotTaken(pair)) >= senders.Sent, Patience, () =>
+            $"datagrams were lost: {senders.Sent} sent, {behind.Distinct} came, and for {full} there was no room in a socket's buffer");
+        Assert.Equal((0L, 0, 0), (behind.Count - behind.Distinct, behind.Times.Values.Count(times => times > 1), senders.Refused));
+        // What HAProxy would have lost without a flip, too, when it did not get a processor for so long.
+        Assert.True(full == 0, $"for {full} datagrams there was no room in a socket's buffer");
     }
 
     /// <summary>How many datagrams found no room in a socket of the server: a line of names above one of numbers for IPv4, a line each for IPv6.</summary>
