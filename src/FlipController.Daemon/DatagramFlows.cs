@@ -71,7 +71,7 @@ internal sealed class DatagramFlows(PairEdge edge, Func<PairState> state)
     {
         Service[] fronts = Fronts(to);
         if (fronts.Length == 0) return 0;
-        uint? mark = to is null ? null : edge.Mark.ValueOf(to.Tag);
+        uint mark = to is null ? 0 : edge.Mark.ValueOf(to.Tag);
         HashSet<uint> living = [.. state().Generations.Where(g => ProcessIdentity.Of(g).IsAlive).Select(g => edge.Mark.ValueOf(g.Tag))];
         bool adopted = state().IsAdopted;
         try

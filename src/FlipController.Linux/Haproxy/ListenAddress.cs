@@ -42,8 +42,8 @@ internal readonly record struct SocketAddress(string Text, AddressKind Kind, Add
         ("sockpair@", AddressKind.Other, default, "an inherited file descriptor"),
         ("udp@", AddressKind.Udp, AddressFamily.Unspecified, Datagrams), ("udp4@", AddressKind.Udp, AddressFamily.InterNetwork, Datagrams),
         ("udp6@", AddressKind.Udp, AddressFamily.InterNetworkV6, Datagrams),
-        ("quic4@", AddressKind.Quic, AddressFamily.InterNetwork, "a QUIC address"),
-        ("quic6@", AddressKind.Quic, AddressFamily.InterNetworkV6, "a QUIC address"),
+        ("quic4@", AddressKind.Quic, AddressFamily.InterNetwork, Quic),
+        ("quic6@", AddressKind.Quic, AddressFamily.InterNetworkV6, Quic),
         // The further subflows of a multipath connection are opened by SYNs of their own, which a flip would send elsewhere.
         ("mptcp@", AddressKind.Other, default, "a multipath TCP address"),
         ("mptcp4@", AddressKind.Other, default, "a multipath TCP address"),
@@ -52,26 +52,27 @@ internal readonly record struct SocketAddress(string Text, AddressKind Kind, Add
         ("rhttp@", AddressKind.Other, default, "a reverse HTTP address"),
     ];
 
-    private const string Datagrams = "a UDP address";
+    /// <summary>What may stand before that: the socket's type, and what a family alone means then.</summary>
+    private static readonly ImmutableArray<(string Prefix, AddressKind Kind, string What)> s_types =
+        [("stream+", AddressKind.Tcp, ""), ("dgram+", AddressKind.Udp, Datagrams), ("quic+", AddressKind.Quic, Quic)];
+
+    private const string Datagrams = "a UDP address", Quic = "a QUIC address";
 
     public static SocketAddress Read(string text)
     {
-        int skip = text.StartsWith("stream+", StringComparison.Ordinal) ? "stream+".Length : 0;
-        if (text.StartsWith("dgram+", StringComparison.Ordinal)) return As(AddressKind.Udp, "dgram+", Datagrams);
-        if (text.StartsWith("quic+", StringComparison.Ordinal)) return As(AddressKind.Quic, "quic+", "a QUIC address");
+        int skip = 0;
+        (AddressKind Kind, string What) type = (AddressKind.Tcp, "");
         // Digits begin most of them, and no prefix.
+        if (text.Length > 0 && char.IsAsciiLetterLower(text[0]))
+            foreach (var (prefix, kind, what) in s_types)
+                if (text.StartsWith(prefix, StringComparison.Ordinal)) (skip, type) = (prefix.Length, (kind, what));
         if (skip < text.Length && !char.IsAsciiDigit(text[skip]))
             foreach (var (prefix, kind, family, what) in s_prefixes)
                 if (text.AsSpan(skip).StartsWith(prefix, StringComparison.Ordinal))
-                    return new(text, kind, family, prefix == "/" ? skip : skip + prefix.Length, what);
-        return new(text, AddressKind.Tcp, AddressFamily.Unspecified, skip, "");
-
-        // Before what may name a family: dgram+ipv4@.
-        SocketAddress As(AddressKind kind, string before, string what)
-        {
-            SocketAddress rest = Read(text[before.Length..]);
-            return new(text, rest.Kind == AddressKind.Tcp ? kind : AddressKind.Other, rest.Family, before.Length + rest.Start, what);
-        }
+                    return kind == AddressKind.Tcp
+                        ? new(text, type.Kind, family, skip + prefix.Length, type.What)
+                        : new(text, type.Kind == AddressKind.Tcp ? kind : AddressKind.Other, family, prefix == "/" ? skip : skip + prefix.Length, what);
+        return new(text, type.Kind, AddressFamily.Unspecified, skip, type.What);
     }
 
     /// <summary>Of a unix socket or an abstract one.</summary>

@@ -34,8 +34,8 @@ public sealed record TcpSocket(
     IPEndPoint Local, IPEndPoint Remote, TcpStates State, uint Inode, uint ReceiveQueue, uint SendQueue, uint Uid, bool? V6Only);
 
 /// <summary>
-/// The kernel's list of TCP sockets, and of UDP ones that receive, IPv4 and IPv6, of the namespace of the thread that made this. Equivalent to <c>ss -tan</c>,
-/// which asks the same way: include/uapi/linux/inet_diag.h, net/ipv4/inet_diag.c. One thread at a time.
+/// The kernel's list of TCP sockets, and of UDP ones that receive, IPv4 and IPv6, of the namespace of the thread that made this.
+/// Equivalent to <c>ss -tan</c>, which asks the same way: include/uapi/linux/inet_diag.h, net/ipv4/inet_diag.c. One thread at a time.
 /// </summary>
 public sealed partial class SockDiag : IDisposable
 {

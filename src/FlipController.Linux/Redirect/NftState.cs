@@ -36,7 +36,7 @@ public sealed record NftState(bool BaseComplete, bool ProbesPass, ImmutableSorte
     {
         HashSet<string> hooked = [];
         bool probesPass = false;
-        HashSet<string> jumped = [];
+        List<string> jumped = []; // once for TCP, once for UDP
         Dictionary<string, int?> active = new(StringComparer.Ordinal);
         Dictionary<(string Pair, int Number), List<JsonElement>> generations = [];
         Dictionary<string, Dictionary<string, PortBlock>> guarded = new(StringComparer.Ordinal);
@@ -51,7 +51,7 @@ public sealed record NftState(bool BaseComplete, bool ProbesPass, ImmutableSorte
         foreach (string name in active.Keys.Union(generations.Keys.Select(key => key.Pair)).Union(guarded.Keys).Union(loops.Keys))
         {
             Dictionary<string, PortBlock> ports = guarded.GetValueOrDefault(name) ?? [];
-            pairs[name] = new NftPairState(name, active.GetValueOrDefault(name), jumped.Contains(name),
+            pairs[name] = new NftPairState(name, active.GetValueOrDefault(name), jumped.Count(j => j == name) >= 2,
                 generations.Where(g => g.Key.Pair == name).ToImmutableSortedDictionary(g => g.Key.Number, g => Generation(g.Value)),
                 ports.TryGetValue("blue", out PortBlock blue) ? blue : null,
                 ports.TryGetValue("green", out PortBlock green) ? green : null,

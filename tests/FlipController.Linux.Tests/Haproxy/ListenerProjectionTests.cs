@@ -67,6 +67,8 @@ public sealed class ListenerProjectionTests
     [Theory]
     [InlineData("/dev/log", "is a unix socket; only UDP addresses can be redirected")]
     [InlineData("uxdg@/run/l", "is a unix socket; only UDP addresses can be redirected")]
+    [InlineData("dgram+unix@/run/l", "is a unix socket; only UDP addresses can be redirected")]
+    [InlineData("dgram+dgram+:514", "is not an IP address, nor a name that has one here; write the address itself")]
     [InlineData("quic4@:514", "is a QUIC address; only UDP addresses can be redirected")]
     [InlineData(":514 namespace red", "listens in another network namespace, in which nothing is redirected")]
     public void A_dgram_bind_that_cannot_be_moved_is_refused(string address, string why) =>

@@ -61,6 +61,22 @@ public sealed class NftRedirectDatagramTests
     });
 
     [Fact(Timeout = 30000)]
+    public async Task A_way_in_that_is_gone_for_UDP_alone_is_noticed() => await Task.Run(() =>
+    {
+        using TestNetwork network = TestNetwork.Create("u");
+        NftRedirect redirect = network.Own(NftRedirect.Open);
+        redirect.EnsureBase([Edge]);
+        redirect.AddGeneration("edge", 1, Mark(1), Mask, [new(Log, 21000)]);
+        Flip(redirect, 1);
+        Assert.Equal(1, redirect.ReadActive("edge"));
+        string rule = network.Exec("nft", "-a", "list", "chain", "inet", "flipcontroller", "services").Split('\n').Single(l => l.Contains("udp", StringComparison.Ordinal));
+        network.Exec("nft", "delete", "rule", "inet", "flipcontroller", "services", "handle", rule.Split("# handle ")[1]);
+        Assert.Null(redirect.ReadActive("edge"));
+        redirect.EnsureBase([Edge]);
+        Assert.Equal(1, redirect.ReadActive("edge"));
+    });
+
+    [Fact(Timeout = 30000)]
     public async Task Who_sent_before_there_were_rules_meets_them_once_forgotten_and_private_ports_are_shut_to_the_outside() => await Task.Run(() =>
     {
         (TestNetwork server, TestNetwork client) = TestNetwork.CreateTwo();
