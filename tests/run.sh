@@ -144,7 +144,7 @@ run_project() {
 
 # crowded_out RESULTS: TYPE.METHOD for each test that failed, but not by a connection that was lost.
 crowded_out() {
-    awk 'BEGIN { RS = "<test " } /result="Fail"/ && !/lateResets|a connection was lost/ {
+    awk 'BEGIN { RS = "<test " } /result="Fail"/ && !/lateResets|a connection was lost|datagrams were lost/ {
         match($0, / type="[^"]*"/); type = substr($0, RSTART + 7, RLENGTH - 8)
         match($0, / method="[^"]*"/); print type "." substr($0, RSTART + 9, RLENGTH - 10)
     }' "$1"

@@ -74,6 +74,12 @@ public enum IptablesChoice { Auto, Nft, Legacy }
 
 public enum LostRules { Repair, Report }
 
+/// <summary>
+/// Whom a UDP sender that is known already sends to after a flip: the new side, as one that is not (<see cref="Move"/>: each datagram
+/// stands for itself, such as syslog's), or the old one (<see cref="Stick"/>: the others belong to what came before, as in QUIC).
+/// </summary>
+public enum UdpRule { Move, Stick }
+
 public sealed record RedirectOptions
 {
     public RedirectMethod Method { get; init; } = RedirectMethod.Nftables;
@@ -83,6 +89,8 @@ public sealed record RedirectOptions
     public uint MarkMask { get; init; } = 0x00ffff00;
     /// <summary>What is done about our rules when somebody else removed or changed them.</summary>
     public LostRules Lost { get; init; } = LostRules.Repair;
+    /// <summary>UDP front addresses whose senders do otherwise than is usual for them (<see cref="UdpRules"/>).</summary>
+    public ImmutableSortedDictionary<string, UdpRule> Udp { get; init; } = ImmutableSortedDictionary<string, UdpRule>.Empty;
 }
 
 public enum HoldMethod { Auto, Plug, Queue, Drop, None }

@@ -120,6 +120,7 @@ public static class ConfigurationReader
                     OneOf([("auto", IptablesChoice.Auto), ("nft", IptablesChoice.Nft), ("legacy", IptablesChoice.Legacy)])),
                 MarkMask = redirect.Value("mark_mask", initial.Redirect.MarkMask, MarkMask),
                 Lost = redirect.Value("lost", initial.Redirect.Lost, OneOf([("repair", LostRules.Repair), ("report", LostRules.Report)])),
+                Udp = ReadUdpRules(redirect, initial.Redirect.Udp, faults),
             },
             Hold = new HoldOptions
             {
@@ -223,6 +224,20 @@ public static class ConfigurationReader
             deadlines[service] = section.Value(service, TimeSpan.Zero, Duration(TimeSpan.FromSeconds(1), TimeSpan.FromHours(24)));
         }
         return deadlines.ToImmutable();
+    }
+
+    private static ImmutableSortedDictionary<string, UdpRule> ReadUdpRules(
+        ConfigurationSection redirect, ImmutableSortedDictionary<string, UdpRule> initial, FaultList faults)
+    {
+        ConfigurationSection section = redirect.Section("udp");
+        if (!redirect.Has("udp")) return initial;
+        var rules = ImmutableSortedDictionary.CreateBuilder<string, UdpRule>(StringComparer.Ordinal);
+        foreach (string service in section.Keys.ToList())
+        {
+            if (ServiceText(service, out _) is { } must) faults.Add(section.PathOf(service), $"{FaultList.Quote(service)} must be {must}");
+            rules[service] = section.Value(service, UdpRule.Move, OneOf([("move", UdpRule.Move), ("stick", UdpRule.Stick)]));
+        }
+        return rules.ToImmutable();
     }
 
     private static ImmutableArray<HttpProbe> ReadProbes(ConfigurationSection gate, ImmutableArray<HttpProbe> initial, FaultList faults)

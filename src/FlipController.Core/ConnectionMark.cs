@@ -16,6 +16,9 @@ public readonly record struct ConnectionMark(uint Mask, int PairIndex)
 
     public uint ValueOf(int tag) => ((uint)PairIndex << TagBits | (uint)tag) << Shift;
 
+    /// <summary>It is of a generation of this pair, or was.</summary>
+    public bool IsOfPair(uint mark) => (mark & Mask) >> (Shift + TagBits) == PairIndex;
+
     /// <summary>
     /// The tag after the one generation <paramref name="number"/> - 1 had, skipping those of generations that still live.
     /// </summary>

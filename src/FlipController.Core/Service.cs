@@ -7,14 +7,22 @@ using System.Text.Json.Serialization;
 
 namespace FlipController.Core;
 
+/// <summary>What a front address takes. QUIC is UDP in which the client's packets belong together: see <see cref="UdpRule"/>.</summary>
+public enum Transport { Tcp, Udp, Quic }
+
 /// <summary>
-/// One TCP front address of a pair: what clients connect to. <see cref="IPAddress.Any"/> covers every IPv4 address of the host;
+/// One front address of a pair: what clients connect to. <see cref="IPAddress.Any"/> covers every IPv4 address of the host;
 /// <see cref="IPAddress.IPv6Any"/> covers every IPv6 address and, unless <paramref name="V6Only"/>, every IPv4 address too
 /// (ipv6(7), IPV6_V6ONLY; HAProxy's <c>bind :::80</c> against <c>bind :::80 v6only</c>).
 /// </summary>
 [JsonConverter(typeof(ServiceJsonConverter))]
-public sealed record Service(IPAddress Address, int Port, bool V6Only = false)
+public sealed record Service(IPAddress Address, int Port, bool V6Only = false, Transport Transport = Transport.Tcp)
 {
+    /// <summary>In the order of <see cref="Core.Transport"/>.</summary>
+    private static readonly string[] s_prefixes = ["", "udp@", "quic@"];
+
+    public bool IsTcp => Transport == Transport.Tcp;
+
     public bool IsWildcard => Address.Equals(IPAddress.Any) || Address.Equals(IPAddress.IPv6Any);
 
     public bool CoversIPv4 => Address.AddressFamily == AddressFamily.InterNetwork
@@ -26,16 +34,16 @@ public sealed record Service(IPAddress Address, int Port, bool V6Only = false)
     public int Breadth => !IsWildcard ? 0 : CoversIPv4 && CoversIPv6 ? 2 : 1;
 
     /// <summary>Some connection would be for both.</summary>
-    public bool Overlaps(Service other) => Port == other.Port
+    public bool Overlaps(Service other) => Port == other.Port && IsTcp == other.IsTcp
         && (Address.Equals(other.Address)
             || ((IsWildcard || other.IsWildcard) && ((CoversIPv4 && other.CoversIPv4) || (CoversIPv6 && other.CoversIPv6))));
 
-    /// <summary><c>*:80</c>, <c>10.0.0.1:80</c>, <c>[::]:80</c>, <c>[::]:80 v6only</c>, <c>[2001:db8::1]:443</c>.</summary>
+    /// <summary><c>*:80</c>, <c>10.0.0.1:80</c>, <c>[::]:80</c>, <c>[::]:80 v6only</c>, <c>[2001:db8::1]:443</c>, <c>udp@*:514</c>, <c>quic@*:443</c>.</summary>
     public override string ToString()
     {
         string host = Address.Equals(IPAddress.Any) ? "*"
             : Address.AddressFamily == AddressFamily.InterNetworkV6 ? $"[{Address}]" : Address.ToString();
-        return $"{host}:{Port}{(V6Only ? " v6only" : "")}";
+        return $"{s_prefixes[(int)Transport]}{host}:{Port}{(V6Only ? " v6only" : "")}";
     }
 
     /// <summary>Reads what <see cref="ToString"/> writes.</summary>
@@ -43,6 +51,8 @@ public sealed record Service(IPAddress Address, int Port, bool V6Only = false)
     {
         service = null;
         if (string.IsNullOrEmpty(text)) return false;
+        int transport = Array.FindLastIndex(s_prefixes, p => text.StartsWith(p, StringComparison.Ordinal));
+        text = text[s_prefixes[transport].Length..];
         bool v6Only = text.EndsWith(" v6only", StringComparison.Ordinal);
         if (v6Only) text = text[..^" v6only".Length];
         int colon = text.LastIndexOf(':');
@@ -52,7 +62,7 @@ public sealed record Service(IPAddress Address, int Port, bool V6Only = false)
         IPAddress? address;
         if (host is "*" or "") address = IPAddress.Any;
         else if (!IPAddress.TryParse(host.TrimStart('[').TrimEnd(']'), out address)) return false;
-        service = new Service(address, port, v6Only);
+        service = new Service(address, port, v6Only, (Transport)transport);
         return true;
     }
 }

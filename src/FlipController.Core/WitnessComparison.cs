@@ -11,9 +11,11 @@ namespace FlipController.Core;
 /// <param name="HaproxyConnections">CurrConns.</param>
 /// <param name="HaproxyStreams">Streams, several on one HTTP/2 connection; null: not asked.</param>
 /// <param name="HaproxyStopping">It was told to finish, and cannot be asked but through a session opened before.</param>
+/// <param name="HasQuic">Some of its clients may have no socket and no entry of their own.</param>
 public sealed record Witnesses(
     int? ConntrackLive, ClientSockets? Sockets, int? HaproxyConnections, int? HaproxyStreams, bool HaproxyStopping,
-    TimeSpan? ConntrackExpires = null, int? ConntrackMissing = null, int? TableEntries = null, int? TableLimit = null);
+    TimeSpan? ConntrackExpires = null, int? ConntrackMissing = null, int? TableEntries = null, int? TableLimit = null,
+    bool HasQuic = false);
 
 /// <summary>Why the witnesses disagree, in words for an operator. Pure.</summary>
 public static class WitnessComparison
@@ -60,7 +62,7 @@ public static class WitnessComparison
         if (seen.HaproxyConnections is { } held && sockets is not null)
         {
             if (held > sockets.Held)
-                Say($"HAProxy counts {Count(held - sockets.Held, "connection", "connections")} more than it has sockets on the private ports: by a unix socket or an address of its own, or closed this moment");
+                Say($"HAProxy counts {Count(held - sockets.Held, "connection", "connections")} more than it has sockets on the private ports: {(seen.HasQuic ? "over QUIC, " : "")}by a unix socket or an address of its own, or closed this moment");
             else if (held < sockets.Held)
                 Say($"HAProxy counts {Count(sockets.Held - held, "connection", "connections")} fewer than the kernel: opened or closed this moment");
         }

@@ -9,7 +9,7 @@ using FlipController.Linux.Kernel;
 namespace FlipController.Daemon;
 
 /// <summary>How generations leave: discarded before they had traffic, retired after, closed when they stay too long.</summary>
-internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger ledger)
+internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger ledger, DatagramFlows flows)
 {
     // SIGUSR1 (HAProxy's management.txt, 4), SIGTERM, SIGKILL: signal(7)
     private const int SoftStop = 10, Terminate = 15, Kill = 9;
@@ -132,7 +132,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     {
         try
         {
-            return Opening(generation) is { } opening and > 0 ? $"{opening} connections are still being opened" : null;
+            return Opening(generation) is { } opening and > 0 ? $"{opening} connections are still being opened" : flows.Standing(generation);
         }
         catch (KernelException e)
         {

@@ -68,6 +68,7 @@ internal sealed partial class Pair : IAsyncDisposable
         _effects.WatchDrains();
         _effects.WatchActive();
         _effects.KeepLoops();
+        if (redirectTo is { } active && saved.Generations.FirstOrDefault(g => g.Number == active) is { } leading) _effects.LeadFlows(leading);
         _effects.RehearseHold([.. saved.Generations.Where(g => alive.Contains(g.Number))]);
         Task loop = Task.Run(() => _loop.RunAsync(_stop.Token));
         Task files = _edge.Options.Haproxy.Watch ? Task.Run(() => WatchFilesAsync(_stop.Token)) : Task.CompletedTask;

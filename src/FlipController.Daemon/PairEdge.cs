@@ -60,7 +60,8 @@ internal sealed record PairEdge(
         try
         {
             using var sockets = new SockDiag();
-            return ProcessSockets.ListeningPorts(sockets, generation.Pid).Any(l => Owns(generation, l.Port));
+            return ProcessSockets.ListeningPorts(sockets, generation.Pid).Any(l => Owns(generation, l.Port))
+                || (generation.Ports.Any(p => !p.Service.IsTcp) && ProcessSockets.ReceivingPorts(sockets, generation.Pid).Any(l => Owns(generation, l.Port)));
         }
         catch (KernelException)
         {

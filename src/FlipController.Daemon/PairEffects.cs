@@ -27,11 +27,12 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     private Departure? _departure;
     private RuleKeeping? _rules;
     private readonly LoopKeeping _loops = new(edge, state);
+    private readonly DatagramFlows _flows = new(edge, state);
     public Drains Drains { get; } = new(edge, state);
 
     public PairHold Hold { get; } = new(edge);
 
-    public RuleKeeping Rules => _rules ??= new RuleKeeping(edge, state, _loops, () => Beside("inspect again", async stop =>
+    public RuleKeeping Rules => _rules ??= new RuleKeeping(edge, state, _loops, LeadFlows, () => Beside("inspect again", async stop =>
     {
         await Task.Delay(s_firstRetry, edge.Time, stop);
         post(new RulesChanged(edge.Now));
@@ -43,7 +44,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
 
     public PrivatePorts Ports { get; } = new(edge);
 
-    private Departure Leave => _departure ??= new Departure(edge, state, Ledger);
+    private Departure Leave => _departure ??= new Departure(edge, state, Ledger, _flows);
 
     private readonly UndoWatch _undo = new(edge);
     private readonly Hooks _hooks = new(edge);
@@ -75,9 +76,11 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 break;
             case Switch order:
                 post(SwitchNow(order));
+                KeepFlows();
                 break;
             case ClearRedirect clear:
                 post(ClearNow(clear));
+                KeepFlows();
                 break;
             case Inspect inspect:
                 Rules.Keep(inspect.Active);
@@ -115,6 +118,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 Cease($"end {drained.Generation.Number}");
                 Beside($"left {drained.Generation.Number}", _ => Drains.EndAsync(drained.Generation.Number, gone: true));
                 Leave.Bury(drained.Generation);
+                KeepFlows();
                 Tell("drained", state().Phase.Name, $"{drained.Generation} has drained and is gone");
                 Beside($"hook drained {drained.Generation.Number}", stop => _hooks.DrainedAsync(drained.Generation, stop));
                 break;
@@ -152,6 +156,18 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         await Task.Delay(s_firstRetry, edge.Time, stop);
         post(e);
     });
+
+    /// <summary>The rules lead to this generation: UDP senders that do not know it yet go there.</summary>
+    public void LeadFlows(Generation to)
+    {
+        _flows.To = to;
+        KeepFlows();
+    }
+
+    private void KeepFlows()
+    {
+        if (_flows.Any) Beside("flows", _flows.KeepAsync);
+    }
 
     /// <summary>For as long as the pair is looked after.</summary>
     public void WatchDrains() => Beside("drains", Drains.RunAsync);
@@ -243,6 +259,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 Hurry(order.To);
                 report = new HoldReport("none", (long)prepared.Elapsed.TotalMicroseconds, 0, 0);
             }
+            _flows.Move(order.To);
             edge.PointStats(order.To.Number);
             return new Switched(edge.Now, order.To.Number, report, stayed);
         }
@@ -262,6 +279,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
             int? stayed = order.From is { } from && ProcessIdentity.Of(from).IsAlive ? PairEdge.Connections(from) : null;
             long began = edge.Time.GetTimestamp();
             edge.Redirect.Clear(edge.Name);
+            _flows.Move(null);
             return new Cleared(edge.Now, new HoldReport("none", (long)edge.Time.GetElapsedTime(began).TotalMicroseconds, 0, 0), stayed);
         }
         catch (FlipException e)

@@ -162,7 +162,7 @@ internal sealed class PairHold(PairEdge edge)
 
     private HoldScope Scope(IEnumerable<Generation> generations)
     {
-        ImmutableArray<int> ports = [.. generations.SelectMany(g => g.Ports).Select(p => p.Service.Port).Distinct().Order()];
+        ImmutableArray<int> ports = [.. generations.SelectMany(g => g.Ports).Where(p => p.Service.IsTcp).Select(p => p.Service.Port).Distinct().Order()];
         return new HoldScope(edge.Name, ports.IsEmpty ? [TcpMux] : ports, Incoming: true, Local: true, _options.Max, _options.Devices,
             MeetsNewRules: true);
     }

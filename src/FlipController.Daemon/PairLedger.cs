@@ -86,7 +86,8 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
         int? haproxy = info?.CurrConns ?? (ProcessIdentity.Of(generation).IsAlive ? null : 0);
         ImmutableArray<string> why = WitnessComparison.Explain(new Witnesses(
             conntrack, sockets, haproxy, streams, drains.Find(generation.Number)?.IsStopped == true,
-            TableEntries: (int?)fill?.Entries, TableLimit: (int?)fill?.Limit));
+            TableEntries: (int?)fill?.Entries, TableLimit: (int?)fill?.Limit,
+            HasQuic: generation.Ports.Any(p => p.Service.Transport == Transport.Quic)));
         return new ConnectionCounts(conntrack, sockets?.Total, haproxy, why.IsEmpty ? null : why);
     }
 

@@ -21,7 +21,7 @@ internal sealed class Plan(PairEdge edge, StandbyStart start)
         var problems = ImmutableArray.CreateBuilder<string>();
         Snapshot? before = s.Active is { } a ? edge.Store.ReadSnapshot(a.Number) : null, after = null;
         RenderedConfiguration? rendered = null;
-        string? version = null;
+        string? version = null, otherSecret = null;
         string configuration = "", rules = "";
         // A directory of this plan's own: another may be made at the same time. Short, as an admin socket's path below it must fit.
         string directory = Path.Combine(edge.Runtime, $".plan{Interlocked.Increment(ref s_plans)}");
@@ -37,6 +37,8 @@ internal sealed class Plan(PairEdge edge, StandbyStart start)
             rules = await DiffAsync(
                 directory, "ruleset", s.Active is { } active ? Rules(active.Number, active.Tag, active.Ports) : "",
                 Rules(s.LastNumber + 1, tag, rendered.Services), stop);
+            start.RefuseUnknown(rendered);
+            otherSecret = await start.OtherSecretAsync(planned, rendered, s.Active, stop);
             await start.RefuseTakenAsync(rendered, s.Active, s.IsAdopted, stop);
             Instance instance = start.InstanceOf(planned, rendered, place, after);
             instance.WriteFiles();
@@ -63,7 +65,7 @@ internal sealed class Plan(PairEdge edge, StandbyStart start)
             edge.Name, after?.ContentSha256 != s.Active?.ContentSha256 || (binaryNow is not null && binaryNow != binaryThen), slot.Name(),
             Texts(then.Except(now)), Texts(now.Except(then)), Texts(now.Intersect(then)),
             rendered is null ? [] : await ChangedAsync(runs, s.Active, before, rendered, stop), configuration, rules, binaryNow, binaryThen,
-            await RuntimeAsync(s.Active, stop), rendered is null ? [] : [.. rendered.Notes.Select(n => n.ToString())], problems.ToImmutable());
+            await RuntimeAsync(s.Active, stop), rendered is null ? [] : [.. rendered.Notes.Select(n => n.ToString()), .. otherSecret is null ? Array.Empty<string>() : [otherSecret]], problems.ToImmutable());
     }
 
     private static ImmutableArray<string> Texts(IEnumerable<Service> services) =>

@@ -74,7 +74,7 @@ internal static class Recovery
     {
         ImmutableArray<GenerationNote> living = GenerationNote.Living(edge.Runtime, edge.Name);
         using var sockets = new SockDiag();
-        HashSet<int> listening = [.. sockets.Listeners().Select(l => l.Local.Port)];
+        HashSet<int> listening = [.. sockets.Listeners().Concat(sockets.Receivers()).Select(l => l.Local.Port)];
         ImmutableArray<FlipRecord> history = edge.Store.History();
         RedirectState rules = edge.Redirect.ReadAll();
         int highest = GenerationPlace.Numbers(edge.Runtime, edge.Name).Concat(rules.Pairs.GetValueOrDefault(edge.Name)?.Generations.Keys ?? [])

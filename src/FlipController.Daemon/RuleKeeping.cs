@@ -10,8 +10,9 @@ namespace FlipController.Daemon;
 /// Others may remove our rules (`nft flush ruleset`, a firewall's reload): then NEW connections meet the front addresses themselves,
 /// where nobody listens. Called by the pair's loop, so that nothing of the pair's own is being changed meanwhile.
 /// </summary>
+/// <param name="repaired">The rules lead to this generation again.</param>
 /// <param name="again">Another look, a little later.</param>
-internal sealed class RuleKeeping(PairEdge edge, Func<PairState> state, LoopKeeping loops, Action again)
+internal sealed class RuleKeeping(PairEdge edge, Func<PairState> state, LoopKeeping loops, Action<Generation> repaired, Action again)
 {
     private string? _fault;
     private bool _alone;
@@ -95,6 +96,7 @@ internal sealed class RuleKeeping(PairEdge edge, Func<PairState> state, LoopKeep
             if (change.Commit() != 0) throw change.Failure();
         }
         loops.Forget();
+        repaired(active);
     }
 
     private static bool IsRight(PairRules there, Generation generation) =>

@@ -28,6 +28,9 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
                 return new PrepareFailed(edge.Now, run.Number, "nothing relevant changed", Unchanged: true);
             string binary = BinaryOf(run.Binary);
             RenderedConfiguration rendered = await RenderAsync(binary, snapshot, place, run.Slot, stop);
+            RefuseUnknown(rendered);
+            if (await OtherSecretAsync(binary, rendered, effect.Active, stop) is { } other)
+                edge.Log.LogWarning(new EventId(167, "OtherSecret"), "pair {Pair}: {Why}", edge.Name, other);
             RefuseDropped(rendered, effect.Active, run.Wish.AllowDrop);
             edge.Fronts.Claim(edge.Name, run.Number, [.. rendered.Services.Select(p => p.Service)]);
             await RefuseTakenAsync(rendered, effect.Active, effect.MayTake, stop);
@@ -83,7 +86,7 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
         PortBlock block = edge.BlockOf(slot);
         using var sockets = new SockDiag();
         // A warm or retiring generation may still listen in the slot: its ports are left alone, so it never stands in the way.
-        HashSet<int> taken = [.. sockets.Sockets(TcpStates.Listen, block).Select(s => s.Local.Port)];
+        HashSet<int> taken = [.. sockets.Sockets(TcpStates.Listen, block).Concat(sockets.Datagrams(block)).Select(s => s.Local.Port)];
         // Nor where one connects to itself: that goes on after it has stopped listening, to the active generation.
         foreach (Generation living in state().Generations)
             taken.UnionWith(living.Ports.Where(p => living.Loops?.Contains(p.Service) == true).Select(p => p.PrivatePort));
@@ -112,6 +115,35 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
 
     private static string WorkingDirectory(Snapshot snapshot) => Path.GetDirectoryName(snapshot.Files[0].Path)!;
 
+    /// <summary>A slip in redirect.udp would leave the senders it is about to the usual.</summary>
+    public void RefuseUnknown(RenderedConfiguration rendered)
+    {
+        Service[] services = [.. rendered.Services.Select(p => p.Service).Where(s => !s.IsTcp)];
+        if (UdpRules.Unknown(edge.Options.Redirect, services) is { IsEmpty: false } unknown)
+            throw new FlipException($"redirect.udp names {string.Join(", ", unknown)}, which the HAProxy configuration does not bind on UDP; "
+                + $"{(services.Length == 0 ? "it binds nothing there" : $"there are {string.Join(", ", services.AsEnumerable())}")}");
+    }
+
+    /// <summary>What a flip does to QUIC clients that come back with what the active generation told them; null: nothing.</summary>
+    public async Task<string?> OtherSecretAsync(string binary, RenderedConfiguration rendered, Generation? active, CancellationToken stop)
+    {
+        if (active is null || active.Ports.All(p => p.Service.Transport != Transport.Quic)
+            || edge.Store.ReadSnapshot(active.Number) is not { } snapshot) return null;
+        try
+        {
+            RenderedConfiguration before = await RenderAsync(binary, snapshot, edge.PlaceOf(active.Number), active.Slot, stop);
+            return rendered.HasOtherClusterSecret(before)
+                ? $"cluster-secret is another one than generation {active.Number} has: QUIC clients that come back to the new side with a token of "
+                    + "the old one are asked once more who they are, and those that change their address in the flip open a new connection late"
+                : null;
+        }
+        catch (FlipException)
+        {
+            // It runs, but not by today's rules: nothing to compare with.
+            return null;
+        }
+    }
+
     /// <summary>
     /// A front address that goes away refuses its clients from the next instant on: only somebody's word makes that right.
     /// </summary>
@@ -139,7 +171,7 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
             && await fallback.StrangersAsync(added, stop) is { IsEmpty: false } strangers)
             throw new FlipException(string.Join(" | ", strangers));
         using var sockets = new SockDiag();
-        IReadOnlyList<TcpSocket> listeners = sockets.Listeners();
+        IReadOnlyList<TcpSocket> listeners = sockets.Listeners(), receivers = sockets.Receivers();
         PairRules[] others = [.. edge.Redirect.ReadAll().Pairs.Values.Where(p => p.Pair != edge.Name && p.Reached)];
         foreach (Service service in added)
         {
@@ -152,7 +184,7 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
                     + $"which this daemon does not manage; configure pair {left.Pair} again, or stop this daemon, "
                     + "say `flipctl reset` (no pair is redirected then), and start it");
             if (edge.Options.Gate.TakenAddresses == TakenAddresses.Refuse && !mayTake
-                && listeners.FirstOrDefault(l => Overlap(l, service)) is { } other)
+                && (service.IsTcp ? listeners : receivers).FirstOrDefault(l => Overlap(l, service)) is { } other)
                 throw new FlipException(
                     $"the front address {service} is in use: {Owner(other)} listens on {other.Local} and would lose its NEW connections; "
                     + (IsHaproxy(other) ? $"say `flipctl adopt {edge.Name}` to take them over, or stop it" : "stop it first, or allow that (gate.taken_addresses)"));
@@ -160,7 +192,7 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
     }
 
     private static bool Overlap(TcpSocket listener, Service service) =>
-        new Service(listener.Local.Address, listener.Local.Port, listener.V6Only == true).Overlaps(service);
+        new Service(listener.Local.Address, listener.Local.Port, listener.V6Only == true, service.Transport).Overlaps(service);
 
     private static bool IsHaproxy(TcpSocket socket) => Owner(socket).StartsWith("haproxy", StringComparison.Ordinal);
 

@@ -36,7 +36,7 @@ public sealed class ConfigurationTests
                     ("also_watch", List("/certs")), ("settle", "1s"), ("environment", Map(("A", "b c"), ("_1", "x"))),
                     ("environment_files", List("-/etc/default/haproxy", "/e")), ("local_peer", "lb1.example.org"))),
                 ("ports", Map(("blue", "30000"), ("green", "30100"))),
-                ("redirect", Map(("method", "nftables"), ("mark_mask", "0x0ff00000"), ("lost", "report"))),
+                ("redirect", Map(("method", "nftables"), ("mark_mask", "0x0ff00000"), ("lost", "report"), ("udp", Map((":514", "stick"), ("quic@[::1]:443", "move"))))),
                 ("hold", Map(("method", "queue"), ("max", "900ms"), ("devices", List("eth0", "bond0.7")))),
                 ("gate", Map(("timeout", "1m"), ("parity", "none"), ("dropped_services", "allow"), ("taken_addresses", "allow"), ("probes", List(
                     Map(("http", Map(("service", ":80"), ("path", "/healthz"), ("host", "example.org"), ("expect", "204"), ("tls", "true")))),
@@ -57,6 +57,7 @@ public sealed class ConfigurationTests
         Assert.Equal("lb1.example.org", edge.Haproxy.LocalPeer);
         Assert.Equal(new PortsOptions { Blue = 30000, Green = 30100 }, edge.Ports);
         Assert.Equal((0x0ff00000u, LostRules.Report), (edge.Redirect.MarkMask, edge.Redirect.Lost));
+        Assert.Equal([new(":514", UdpRule.Stick), new("quic@[::1]:443", UdpRule.Move)], edge.Redirect.Udp);
         Assert.Equal((HoldMethod.Queue, TimeSpan.FromMilliseconds(900)), (edge.Hold.Method, edge.Hold.Max));
         Assert.Equal(["eth0", "bond0.7"], edge.Hold.Devices);
         Assert.Equal((TimeSpan.FromMinutes(1), ParityRule.None, DroppedServices.Allow, TakenAddresses.Allow),
@@ -109,6 +110,14 @@ public sealed class ConfigurationTests
         var faults = Faults(("pairs", Map(("edge", Map(("haproxy", Map(("config", List("/a.cfg")), (key, value))))))));
         Assert.Equal($"f.yaml:5: pairs.edge.haproxy.{key}: {message}", Assert.Single(faults).ToString());
     }
+
+    [Fact]
+    public void A_word_about_UDP_against_its_rule_is_refused() => Assert.Equal(
+        [
+            "pairs.edge.redirect.udp.syslog: \"syslog\" must be a front address, such as :80 or 10.0.0.1:443",
+            "pairs.edge.redirect.udp.:514: \"follow\" must be move or stick",
+        ],
+        Faults(Edge(("redirect", Map(("udp", Map(("syslog", "move"), (":514", "follow"))))))).Select(f => $"{f.Path}: {f.Message}"));
 
     [Fact]
     public void All_faults_are_told_at_once_in_the_order_of_the_file()

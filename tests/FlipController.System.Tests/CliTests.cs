@@ -358,7 +358,7 @@ public sealed class CliTests : IDisposable
         Assert.Single(report.Notes!.Value);
 
         await File.WriteAllTextAsync(file, "listen a\n bind udp@:53\n bind :80 transparent\n");
-        Assert.Equal(new Ran(2, "", $"{file}:2: bind \"udp@:53\" is a UDP address; only TCP addresses can be redirected\n"
+        Assert.Equal(new Ran(2, "", $"{file}:2: bind \"udp@:53\" is a UDP address; only TCP and QUIC addresses can be redirected\n"
             + $"{file}:3: bind \":80\" is transparent: it takes connections for addresses of other hosts, which cannot be redirected to a private port\n"
             + $"flipctl: {file} cannot be copied: 2 lines stand in the way\n"), await FlipctlAsync("render", "--file", file));
     }

@@ -46,8 +46,8 @@ public sealed class TroubleWithHaproxyTests
             ("a port in use", Balanced("bad", backend.Endpoint.Port).Replace("bind 127.0.0.1:8080", "bind 127.0.0.1:8080\n  bind 127.0.0.1:8099", StringComparison.Ordinal), "127.0.0.1:8099 is in use"),
             ("a port in use by a wildcard", Balanced("bad", backend.Endpoint.Port).Replace("bind 127.0.0.1:8080", "bind 127.0.0.1:8080\n  bind :8099", StringComparison.Ordinal), ":8099 is in use"),
             ("a service is dropped", Balanced("bad", backend.Endpoint.Port).Replace("8080", "8081", StringComparison.Ordinal), "--allow-drop"),
-            ("no listener at all", "defaults\n  mode http\n", "no frontend or listen section binds a TCP address"),
-            ("an empty file", "", "no frontend or listen section binds a TCP address"),
+            ("no listener at all", "defaults\n  mode http\n", "no frontend or listen section binds an address that can be redirected"),
+            ("an empty file", "", "no frontend or listen section binds an address that can be redirected"),
             ("no text at all", "\0\u0001\ud83d\ude00\0", pair.Config),
             ("half a line", Balanced("bad", backend.Endpoint.Port)[..^30], pair.Config),
         ];

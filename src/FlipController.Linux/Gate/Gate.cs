@@ -41,9 +41,12 @@ public sealed class Gate(GateOptions options, TimeProvider time)
     private static Finding Listens(Generation candidate)
     {
         using var sockets = new SockDiag();
-        IReadOnlyList<ListeningEndpoint> listening = ProcessSockets.ListeningPorts(sockets, candidate.Pid);
+        IReadOnlyList<ListeningEndpoint> streams = ProcessSockets.ListeningPorts(sockets, candidate.Pid);
+        IReadOnlyList<ListeningEndpoint> datagrams =
+            candidate.Ports.All(p => p.Service.IsTcp) ? [] : ProcessSockets.ReceivingPorts(sockets, candidate.Pid);
         foreach (ServicePort port in candidate.Ports)
         {
+            IReadOnlyList<ListeningEndpoint> listening = port.Service.IsTcp ? streams : datagrams;
             if (listening.Any(l => l.Port == port.Service.Port && SameAddress(l.Address, port.Service.Address)))
                 return Finding.Never($"{candidate} (process {candidate.Pid}) listens on the front address {port.Service} itself, "
                     + "where it would take connections from the active one");
@@ -60,7 +63,8 @@ public sealed class Gate(GateOptions options, TimeProvider time)
         foreach (ServicePort port in candidate.Ports)
         {
             // An address this node does not have now, a VIP elsewhere: the listener alone is proof.
-            if (Reachable(port) is not { } target) continue;
+            // Nor does a datagram tell whether it was taken.
+            if (!port.Service.IsTcp || Reachable(port) is not { } target) continue;
             using var socket = new Socket(target.AddressFamily, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
             try
             {

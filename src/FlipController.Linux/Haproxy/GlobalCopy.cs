@@ -42,6 +42,10 @@ internal sealed class GlobalCopy(SlotCopy copy, ListenerCopy listeners)
                 copy.Note(placed, $"hard-stop-after {line[1]} ends a retired generation and its connections after that time, "
                     + "even if drain.deadline is later");
                 break;
+            case "tune.quic.socket-owner" when line[1] == "listener":
+            case "tune.quic.fe.sock-per-conn" when line[1] is "off" or "default-off" or "force-off":
+                copy.Note(placed, "with one socket for all QUIC connections a soft stop cuts those that are left");
+                break;
             case "shm-stats-file" when line[1] != "":
                 // Both would count in the same memory, and their error rates could not be told apart.
                 copy.ChangeOf(placed).Replace(line.Words[1], copy.Under("shm-stats"));

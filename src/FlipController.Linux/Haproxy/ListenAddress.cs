@@ -2,12 +2,16 @@ using System.Collections.Immutable;
 using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
+using FlipController.Core;
 
 namespace FlipController.Linux.Haproxy;
 
 internal enum AddressKind
 {
     Tcp,
+    /// <summary>Datagrams. Where only these are meant, <see cref="Tcp"/> may stand for them: HAProxy calls both by the address alone.</summary>
+    Udp,
+    Quic,
     /// <summary>A path; of a stream, not of datagrams.</summary>
     Unix,
     /// <summary>A name in the network namespace, without a file.</summary>
@@ -36,10 +40,10 @@ internal readonly record struct SocketAddress(string Text, AddressKind Kind, Add
         ("abns@", AddressKind.Abstract, default, "an abstract socket"), ("abnsz@", AddressKind.Abstract, default, "an abstract socket"),
         ("fd@", AddressKind.Other, default, "an inherited file descriptor"),
         ("sockpair@", AddressKind.Other, default, "an inherited file descriptor"),
-        ("udp@", AddressKind.Other, default, "a UDP address"), ("udp4@", AddressKind.Other, default, "a UDP address"),
-        ("udp6@", AddressKind.Other, default, "a UDP address"), ("dgram+", AddressKind.Other, default, "a UDP address"),
-        ("quic4@", AddressKind.Other, default, "a QUIC address"), ("quic6@", AddressKind.Other, default, "a QUIC address"),
-        ("quic+", AddressKind.Other, default, "a QUIC address"),
+        ("udp@", AddressKind.Udp, AddressFamily.Unspecified, Datagrams), ("udp4@", AddressKind.Udp, AddressFamily.InterNetwork, Datagrams),
+        ("udp6@", AddressKind.Udp, AddressFamily.InterNetworkV6, Datagrams),
+        ("quic4@", AddressKind.Quic, AddressFamily.InterNetwork, Quic),
+        ("quic6@", AddressKind.Quic, AddressFamily.InterNetworkV6, Quic),
         // The further subflows of a multipath connection are opened by SYNs of their own, which a flip would send elsewhere.
         ("mptcp@", AddressKind.Other, default, "a multipath TCP address"),
         ("mptcp4@", AddressKind.Other, default, "a multipath TCP address"),
@@ -48,15 +52,27 @@ internal readonly record struct SocketAddress(string Text, AddressKind Kind, Add
         ("rhttp@", AddressKind.Other, default, "a reverse HTTP address"),
     ];
 
+    /// <summary>What may stand before that: the socket's type, and what a family alone means then.</summary>
+    private static readonly ImmutableArray<(string Prefix, AddressKind Kind, string What)> s_types =
+        [("stream+", AddressKind.Tcp, ""), ("dgram+", AddressKind.Udp, Datagrams), ("quic+", AddressKind.Quic, Quic)];
+
+    private const string Datagrams = "a UDP address", Quic = "a QUIC address";
+
     public static SocketAddress Read(string text)
     {
-        int skip = text.StartsWith("stream+", StringComparison.Ordinal) ? "stream+".Length : 0;
+        int skip = 0;
+        (AddressKind Kind, string What) type = (AddressKind.Tcp, "");
         // Digits begin most of them, and no prefix.
+        if (text.Length > 0 && char.IsAsciiLetterLower(text[0]))
+            foreach (var (prefix, kind, what) in s_types)
+                if (text.StartsWith(prefix, StringComparison.Ordinal)) (skip, type) = (prefix.Length, (kind, what));
         if (skip < text.Length && !char.IsAsciiDigit(text[skip]))
             foreach (var (prefix, kind, family, what) in s_prefixes)
                 if (text.AsSpan(skip).StartsWith(prefix, StringComparison.Ordinal))
-                    return new(text, kind, family, prefix == "/" ? skip : skip + prefix.Length, what);
-        return new(text, AddressKind.Tcp, AddressFamily.Unspecified, skip, "");
+                    return kind == AddressKind.Tcp
+                        ? new(text, type.Kind, family, skip + prefix.Length, type.What)
+                        : new(text, type.Kind == AddressKind.Tcp ? kind : AddressKind.Other, family, prefix == "/" ? skip : skip + prefix.Length, what);
+        return new(text, type.Kind, AddressFamily.Unspecified, skip, type.What);
     }
 
     /// <summary>Of a unix socket or an abstract one.</summary>
@@ -93,17 +109,20 @@ internal readonly record struct SocketAddress(string Text, AddressKind Kind, Add
 }
 
 /// <summary>
-/// One address of a <c>bind</c> line: either TCP, on one port or a range of them, that can be moved to other ports, or the reason
-/// why it cannot.
+/// One address of a <c>bind</c> line: either of the internet, on one port or a range of them, that can be moved to other ports, or the
+/// reason why it cannot.
 /// </summary>
 /// <param name="IsLiteral">It is written as an address, not as a name.</param>
-internal sealed record ListenAddress(SocketAddress Socket, IPAddress Address, int FirstPort, int LastPort, bool IsLiteral, string? Refusal)
+internal sealed record ListenAddress(
+    SocketAddress Socket, Transport Transport, IPAddress Address, int FirstPort, int LastPort, bool IsLiteral, string? Refusal)
 {
-    public static ListenAddress Read(SocketAddress socket, Func<string, AddressFamily, IPAddress?> resolve)
+    /// <param name="datagrams">Of a line that binds nothing else (<c>dgram-bind</c>).</param>
+    public static ListenAddress Read(SocketAddress socket, bool datagrams, Func<string, AddressFamily, IPAddress?> resolve)
     {
-        ListenAddress Refuse(string why) => new(socket, IPAddress.None, 0, 0, false, why);
+        ListenAddress Refuse(string why) => new(socket, default, IPAddress.None, 0, 0, false, why);
 
-        if (socket.Kind != AddressKind.Tcp) return Refuse($"is {socket.What}; only TCP addresses can be redirected");
+        if (TransportOf(socket.Kind, datagrams) is not { } transport)
+            return Refuse($"is {socket.What}; only {(datagrams ? "UDP" : "TCP and QUIC")} addresses can be redirected");
         if (socket.PortStart < 0) return Refuse("has no port; ADDRESS:PORT was expected");
         string ports = socket.Text[socket.PortStart..];
         int dash = ports.IndexOf('-', StringComparison.Ordinal);
@@ -111,11 +130,19 @@ internal sealed record ListenAddress(SocketAddress Socket, IPAddress Address, in
         int last = first;
         if (dash >= 0 && (!IsPort(ports[(dash + 1)..], out last) || last < first))
             return Refuse("has no range of ports between 1 and 65535");
-        if (socket.Literal is { } literal) return new(socket, literal, first, last, true, null);
+        if (socket.Literal is { } literal) return new(socket, transport, literal, first, last, true, null);
         return socket.HasName && resolve(socket.Host, socket.Family) is { } found
-            ? new(socket, found, first, last, false, null)
+            ? new(socket, transport, found, first, last, false, null)
             : Refuse("is not an IP address, nor a name that has one here; write the address itself");
     }
+
+    private static Transport? TransportOf(AddressKind kind, bool datagrams) => kind switch
+    {
+        AddressKind.Tcp => datagrams ? Transport.Udp : Transport.Tcp,
+        AddressKind.Udp when datagrams => Transport.Udp,
+        AddressKind.Quic when !datagrams => Transport.Quic,
+        _ => null,
+    };
 
     private static bool IsPort(string text, out int port) =>
         int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out port) && port is >= 1 and <= 65535;

@@ -4,16 +4,20 @@ using FlipController.Core;
 
 namespace FlipController.Linux.Haproxy;
 
-/// <summary>Everything that listens: each TCP address moves to a private port, each socket of our own to a place of its own.</summary>
+/// <summary>Everything that listens: each address moves to a private port, each socket of our own to a place of its own.</summary>
 internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
 {
     private readonly ImmutableArray<RenderedBind>.Builder _binds = ImmutableArray.CreateBuilder<RenderedBind>();
     private int _statsSockets;
+    private const string DatagramBind = "dgram-bind";
 
     public ImmutableArray<RenderedBind> Binds => _binds.ToImmutable();
 
     /// <summary>There is something whose connections can be moved.</summary>
     public bool HasFront { get; private set; }
+
+    /// <summary>The first line that binds QUIC.</summary>
+    public PlacedLine? Quic { get; private set; }
 
     public void Copy(ConfigurationSection section, ProxySettings? settings)
     {
@@ -37,11 +41,11 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
         }
     }
 
-    private bool BindLines(ConfigurationSection section)
+    private bool BindLines(ConfigurationSection section, string keyword = "bind")
     {
         bool bound = false;
         foreach (PlacedLine placed in section.Lines)
-            if (placed.Line[0] == "bind" && placed.Line[1] != "") bound |= Bind(section, placed, placed.Line.Words[1], 2);
+            if (placed.Line[0] == keyword && placed.Line[1] != "") bound |= Bind(section, placed, placed.Line.Words[1], 2);
         return bound;
     }
 
@@ -86,10 +90,7 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
     private void LogForward(ConfigurationSection section)
     {
         HasFront |= BindLines(section);
-        foreach (PlacedLine placed in section.Lines)
-            if (placed.Line[0] == "dgram-bind")
-                copy.Refuse(placed, "dgram-bind in a log-forward section takes logs over UDP, which is not redirected; "
-                    + "forward them in a process of their own");
+        HasFront |= BindLines(section, DatagramBind);
     }
 
     /// <summary>Our own way in does not depend on it; what others use it for goes to the copy's, or is a service.</summary>
@@ -102,7 +103,7 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
     private void RefuseUnknown(PlacedLine placed, string keyword, string text) =>
         copy.Refuse(placed, $"{keyword} \"{text}\" holds a variable whose value is not known here; write the value itself");
 
-    /// <returns>Whether it listens on TCP.</returns>
+    /// <returns>Whether it listens on an address that is redirected.</returns>
     private bool Bind(ConfigurationSection section, PlacedLine placed, Word word, int firstParameter, string? said = null)
     {
         string keyword = said ?? placed.Line[0];
@@ -110,7 +111,7 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
         BindParameters parameters = BindParameters.Read(placed.Line, firstParameter);
         if (parameters.Refusal is { } why) copy.Refuse(placed, $"{keyword} \"{text}\" {why}");
 
-        bool isStats = said is not null, tcp = false;
+        bool isStats = said is not null, redirected = false;
         // With a variable in it the whole word is written as what it means here.
         bool whole = text != word.Text || word.Sources?.Contains(-1) == true;
         int at = 0;
@@ -130,11 +131,12 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
                 whole = true;
             }
             else if (isStats && OwnPlaceOf(socket) is { } ownPlace) { parts.Add(ownPlace); whole = true; }
-            else if (ListenAddress.Read(socket, copy.Surroundings.Resolve) is var address && address.Refusal is { } reason)
+            else if (ListenAddress.Read(socket, keyword == DatagramBind, copy.Surroundings.Resolve) is var address && address.Refusal is { } reason)
                 copy.Refuse(placed, $"{keyword} \"{part}\" {reason}");
             else if (Moved(section, placed, address, parameters, keyword, firstParameter) is { } moved)
             {
-                tcp = true;
+                redirected = true;
+                if (address.Transport == Transport.Quic) Quic ??= placed;
                 parts.Add(address.On(moved));
                 int from = at + socket.PortStart, to = at + part.Length;
                 whole = whole || moved.Count > 1 || !address.IsLiteral || !word.IsPlain(placed.Line.Text, from, to);
@@ -145,10 +147,10 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
         if (parts.Count == 0) return false;
 
         LineChange change = copy.ChangeOf(placed);
-        if (whole) { change.Replace(word, string.Join(',', parts)); return tcp; }
+        if (whole) { change.Replace(word, string.Join(',', parts)); return redirected; }
         foreach (var (from, to, port) in ports) change.ReplacePart(word, from, to, $"{port}");
         change.Say(text.EndsWith(',') ? $"{string.Join(',', parts)}," : string.Join(',', parts), text);
-        return tcp;
+        return redirected;
     }
 
     /// <summary>unix(7): 108, of which one is a NUL; a path is bound under a temporary name, ".PID.tmp" (src/sock_unix.c).</summary>
@@ -171,7 +173,7 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
         string rest = Parameters(placed.Line, firstParameter);
         for (int port = address.FirstPort; port <= address.LastPort; port++)
         {
-            var service = new Service(address.Address, port, parameters.V6Only && six);
+            var service = new Service(address.Address, port, parameters.V6Only && six, address.Transport);
             if (copy.Ports.For(service, parameters.Interface, out string? fault) is not { } given)
             {
                 copy.Refuse(placed, $"{keyword} \"{address.Socket.Text}\" {fault}");

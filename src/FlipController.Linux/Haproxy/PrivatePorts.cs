@@ -37,11 +37,11 @@ internal sealed class PrivatePorts(PortBlock block, IReadOnlySet<int> taken)
         int port = (int)_next++;
         _given[service] = (port, device);
         _services.Add(new(service, port));
-        _ports.Add(service.Port);
+        if (service.IsTcp) _ports.Add(service.Port);
         return port;
     }
 
-    /// <summary>Whether any service has this port.</summary>
+    /// <summary>Whether any service has this TCP port.</summary>
     public bool Has(int port) => _ports.Contains(port);
 
     /// <summary>Where a connection of this host to this address and port arrives in the end; null: at none of the services.</summary>
@@ -51,7 +51,7 @@ internal sealed class PrivatePorts(PortBlock block, IReadOnlySet<int> taken)
         foreach (var (service, given) in _given)
         {
             // What is bound to a device hears nothing that this host says to itself.
-            if (service.Port != port || given.Interface is not (null or "lo")) continue;
+            if (!service.IsTcp || service.Port != port || given.Interface is not (null or "lo")) continue;
             // What listens on the very address comes before what listens on every one.
             if (service.Address.Equals(address)) return new(service, given.Port);
             if (service.IsWildcard && IPAddress.IsLoopback(address)

@@ -18,6 +18,13 @@ public sealed record RenderedConfiguration(
     /// <summary>Our own name in place of the user's, when it is in our own file; null: it is not.</summary>
     internal (string Now, string Before)? PeerName { get; init; }
 
+    /// <summary>Of a copy that has QUIC; null: it has none.</summary>
+    internal string? ClusterSecret { get; init; }
+
+    /// <summary>Both have QUIC, and what one has told a client to show again means nothing to the other.</summary>
+    public bool HasOtherClusterSecret(RenderedConfiguration before) =>
+        ClusterSecret is { } now && before.ClusterSecret is { } then && now != then;
+
     /// <summary>The option that goes with the files, or none.</summary>
     public IEnumerable<string> LocalPeerOption => LocalPeer is null ? [] : ["-L", LocalPeer];
 

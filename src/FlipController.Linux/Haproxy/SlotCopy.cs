@@ -22,6 +22,9 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place,
     /// <summary>Set by <c>chroot</c>, from where on paths are other ones once HAProxy runs.</summary>
     public string Chroot { get; private set; } = "";
 
+    /// <summary>What QUIC tokens are derived from; null: HAProxy makes one up at each start.</summary>
+    private string? _clusterSecret;
+
     public ProjectionResult Render()
     {
         UserConfiguration user = UserConfiguration.Read(files, place.LocalPeer, surroundings, Refuse);
@@ -31,6 +34,7 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place,
             {
                 if (section.Kind != "global" || placed.Line[1] == "") continue;
                 if (placed.Line[0] == "chroot") Chroot = placed.Line[1];
+                else if (placed.Line[0] == "cluster-secret") _clusterSecret = placed.Line[1];
                 // Passed by -L, it holds from the first line on.
                 else if (placed.Line[0] == "localpeer") LocalPeer = HaproxyEnvironment.Shown(placed.Line[1]);
             }
@@ -45,10 +49,13 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place,
             else listeners.Copy(section, settings.GetValueOrDefault(section));
             states.Copy(section, settings.GetValueOrDefault(section));
         }
+        if (listeners.Quic is { } quic && _clusterSecret is null)
+            Refuse(quic, "QUIC needs \"cluster-secret\" in the global section: without it each process makes up its own, and what one has told "
+                + "a client to show again means nothing to the other");
         string shared = place.Tables is { } self ? SharedTables.Share(this, user.Sections, settings, self) : "";
         if (_faults.Count == 0 && !listeners.HasFront)
             _faults.Add(new(files.Count > 0 ? files[0].Path : "", 1, "haproxy",
-                "no frontend or listen section binds a TCP address; there is nothing to move connections to"));
+                "no frontend or listen section binds an address that can be redirected; there is nothing to move connections to"));
         if (_faults.Count > 0)
             return new(null, [.. _faults.OrderBy(f => FileNumber(f.File)).ThenBy(f => f.Line).Distinct()]);
 
@@ -63,6 +70,7 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place,
             ServerStateFiles = states.Files,
             OwnSockets = loops.OwnSockets,
             Loops = loops.Services,
+            ClusterSecret = listeners.Quic is null ? null : _clusterSecret,
             PeerName = shared == "" ? null : (place.Tables!.Name, LocalPeer),
         }, []);
     }

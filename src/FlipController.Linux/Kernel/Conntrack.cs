@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Net;
-using System.Net.NetworkInformation;
 
 namespace FlipController.Linux.Kernel;
 
@@ -41,7 +40,7 @@ public readonly record struct ConntrackFill(long Entries, long Limit)
 /// IPv6 in one dump; only the matching entries leave the kernel. It answers for the namespace of the thread that made it, for one
 /// thread at a time.
 /// </summary>
-public sealed class Conntrack : IDisposable
+public sealed partial class Conntrack : IDisposable
 {
     internal const ushort Subsystem = 1 << 8; // NFNL_SUBSYS_CTNETLINK << 8
     private const ushort Get = Subsystem | 1; // IPCTNL_MSG_CT_GET
@@ -103,8 +102,7 @@ public sealed class Conntrack : IDisposable
     /// </summary>
     public int? OpeningTo(IReadOnlySet<int> ports)
     {
-        HashSet<IPAddress> local = [.. NetworkInterface.GetAllNetworkInterfaces().SelectMany(i => i.GetIPProperties().UnicastAddresses)
-            .Select(a => new IPAddress(a.Address.GetAddressBytes()))]; // without the zone of a link-local one
+        HashSet<IPAddress> local = LocalAddresses();
         try
         {
             return Dump([], 0, () => new int[1], (count, _, payload) =>

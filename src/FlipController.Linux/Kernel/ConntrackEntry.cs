@@ -20,15 +20,16 @@ internal struct ConntrackEntry
     private const ushort ProtocolInfo = 4; // CTA_PROTOINFO
     private const ushort ProtocolInfoTcp = 1; // CTA_PROTOINFO_TCP
     private const ushort TcpStateAttribute = 1; // CTA_PROTOINFO_TCP_STATE
-    private const ushort IdAttribute = 12; // CTA_ID
+    internal const ushort IdAttribute = 12; // CTA_ID
     private const ushort Timestamp = 20; // CTA_TIMESTAMP
     private const ushort TimestampStart = 1; // CTA_TIMESTAMP_START
     private const ushort TupleAddresses = 1; // CTA_TUPLE_IP
-    private const ushort TuplePorts = 2; // CTA_TUPLE_PROTO
+    internal const ushort TuplePorts = 2; // CTA_TUPLE_PROTO
     private const ushort V4Source = 1; // CTA_IP_V4_SRC; CTA_IP_V4_DST is 2
     private const ushort V6Source = 3; // CTA_IP_V6_SRC; CTA_IP_V6_DST is 4
+    internal const ushort Protocol = 1; // CTA_PROTO_NUM
     private const ushort SourcePort = 2; // CTA_PROTO_SRC_PORT
-    private const ushort DestinationPort = 3; // CTA_PROTO_DST_PORT
+    internal const ushort DestinationPort = 3; // CTA_PROTO_DST_PORT
 
     // include/uapi/linux/netfilter/nf_conntrack_tcp.h. Everything after ESTABLISHED only waits for a timer: FIN_WAIT and TIME_WAIT
     // last two minutes after the last byte, and a drain that counted them would never end on a busy port.
@@ -106,7 +107,7 @@ internal struct ConntrackEntry
     }
 
     // struct nfgenmsg: family u8, version u8, res_id u16.
-    private static NetlinkAttributes Attributes(ReadOnlySpan<byte> message) => new(message[Math.Min(4, message.Length)..]);
+    internal static NetlinkAttributes Attributes(ReadOnlySpan<byte> message) => new(message[Math.Min(4, message.Length)..]);
 
     private static byte? TcpState(ReadOnlySpan<byte> info)
     {

@@ -6,13 +6,13 @@ namespace FlipController.Linux.Kernel;
 /// A packet that looked at a rule before it was removed is on its way still when the transaction has returned. After a grace period it
 /// has left netfilter's hooks, which run under rcu_read_lock (nf_hook() in include/linux/netfilter.h), into the queue or past it.
 /// </summary>
-internal static class GracePeriod
+public static class GracePeriod
 {
     private const int Global = 1; // MEMBARRIER_CMD_GLOBAL: include/uapi/linux/membarrier.h
     private static readonly TimeSpan Instead = TimeSpan.FromMilliseconds(5);
 
     /// <summary>membarrier(2) for all processes is synchronize_rcu(), some 10 ms. Where it is not to be had: 5 ms, for what takes microseconds.</summary>
-    internal static void Wait()
+    public static void Wait()
     {
         long number = RuntimeInformation.ProcessArchitecture switch
         {

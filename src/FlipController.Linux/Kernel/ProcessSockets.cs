@@ -1,9 +1,11 @@
 using System.Net;
+using FlipController.Core;
 
 namespace FlipController.Linux.Kernel;
 
+/// <param name="Transport">TCP or UDP: what speaks QUIC is not known of a socket.</param>
 /// <param name="V6Only">An IPv6 listener that takes no IPv4; null when it does not apply or the kernel does not tell.</param>
-public sealed record ListeningEndpoint(IPAddress Address, int Port, bool? V6Only)
+public sealed record ListeningEndpoint(IPAddress Address, int Port, bool? V6Only, Transport Transport = Transport.Tcp)
 {
     public override string ToString() => $"{new IPEndPoint(Address, Port)}{(V6Only == true ? " v6only" : "")}";
 }
@@ -28,5 +30,14 @@ public static class ProcessSockets
         if (inodes.Count == 0) return [];
         return [.. sockets.Listeners().Where(s => inodes.Contains(s.Inode))
             .Select(s => new ListeningEndpoint(s.Local.Address, s.Local.Port, s.V6Only))];
+    }
+
+    /// <summary>Where the process takes datagrams, of its own; also where it only sends from.</summary>
+    public static IReadOnlyList<ListeningEndpoint> ReceivingPorts(SockDiag sockets, int pid)
+    {
+        HashSet<uint> inodes = Inodes(pid);
+        if (inodes.Count == 0) return [];
+        return [.. sockets.Receivers().Where(s => inodes.Contains(s.Inode))
+            .Select(s => new ListeningEndpoint(s.Local.Address, s.Local.Port, s.V6Only, Transport.Udp))];
     }
 }

@@ -34,13 +34,14 @@ public sealed record TcpSocket(
     IPEndPoint Local, IPEndPoint Remote, TcpStates State, uint Inode, uint ReceiveQueue, uint SendQueue, uint Uid, bool? V6Only);
 
 /// <summary>
-/// The kernel's list of TCP sockets, IPv4 and IPv6, of the namespace of the thread that made this. Equivalent to <c>ss -tan</c>,
-/// which asks the same way: include/uapi/linux/inet_diag.h, net/ipv4/inet_diag.c. One thread at a time.
+/// The kernel's list of TCP sockets, and of UDP ones that receive, IPv4 and IPv6, of the namespace of the thread that made this.
+/// Equivalent to <c>ss -tan</c>, which asks the same way: include/uapi/linux/inet_diag.h, net/ipv4/inet_diag.c. One thread at a time.
 /// </summary>
 public sealed partial class SockDiag : IDisposable
 {
     private const ushort ByFamily = 20; // SOCK_DIAG_BY_FAMILY, include/uapi/linux/sock_diag.h
     private const byte Tcp = 6; // IPPROTO_TCP
+    private const byte Udp = 17; // IPPROTO_UDP
     private const byte Inet = 2; // AF_INET
     private const byte Inet6 = 10; // AF_INET6
     private const ushort RequestBytecode = 1; // INET_DIAG_REQ_BYTECODE
@@ -63,16 +64,27 @@ public sealed partial class SockDiag : IDisposable
     public IReadOnlyList<TcpSocket> Listeners() => Sockets(TcpStates.Listen, null);
 
     /// <summary>Sockets in one of the states; with <paramref name="localPorts"/>, only those, chosen by the kernel.</summary>
-    public IReadOnlyList<TcpSocket> Sockets(TcpStates states, PortBlock? localPorts)
+    public IReadOnlyList<TcpSocket> Sockets(TcpStates states, PortBlock? localPorts) => Sockets(states, localPorts, Tcp);
+
+    private List<TcpSocket> Sockets(TcpStates states, PortBlock? localPorts, byte protocol)
     {
         List<TcpSocket> sockets = [];
         foreach (byte family in (ReadOnlySpan<byte>)[Inet, Inet6])
             sockets.AddRange(Dump(family, states, localPorts, () => new List<TcpSocket>(), (list, _, payload) =>
             {
                 if (payload.Length >= Marshal.SizeOf<DiagMessage>()) list.Add(Read(payload));
-            }));
+            }, protocol: protocol));
         return sockets;
     }
+
+    /// <summary>
+    /// UDP sockets that take datagrams from anybody, which the kernel calls closed. Among them are such that only send: their port was
+    /// chosen by the kernel.
+    /// </summary>
+    public IReadOnlyList<TcpSocket> Receivers(PortBlock? localPorts = null) => Sockets(TcpStates.Close, localPorts, Udp);
+
+    /// <summary>UDP sockets, of one peer alone too.</summary>
+    public IReadOnlyList<TcpSocket> Datagrams(PortBlock localPorts) => Sockets(TcpStates.Close | TcpStates.Established, localPorts, Udp);
 
     /// <summary>Connections to the ports that may still carry data.</summary>
     public IReadOnlyList<TcpSocket> Connections(PortBlock localPorts) => Sockets(TcpStates.Live, localPorts);
@@ -102,11 +114,11 @@ public sealed partial class SockDiag : IDisposable
     /// </summary>
     public IReadOnlyDictionary<int, int> HandshakesByPort(PortBlock localPorts) => CountByPort(TcpStates.SynReceived, localPorts);
 
-    private T Dump<T>(byte family, TcpStates states, PortBlock? ports, Func<T> begin, DumpReader<T> read, byte extensions = 0)
+    private T Dump<T>(byte family, TcpStates states, PortBlock? ports, Func<T> begin, DumpReader<T> read, byte extensions = 0, byte protocol = Tcp)
     {
         Span<byte> buffer = stackalloc byte[128];
         NetlinkMessage message = new(buffer, ByFamily, NetlinkFlags.None);
-        message.Header(new DiagRequest { Family = family, Protocol = Tcp, Extensions = extensions, States = (uint)states });
+        message.Header(new DiagRequest { Family = family, Protocol = protocol, Extensions = extensions, States = (uint)states });
         if (ports is { } block)
         {
             // A program of two jumps; a socket is listed when the end is reached exactly, and not when a jump goes 4 bytes past it
@@ -118,7 +130,7 @@ public sealed partial class SockDiag : IDisposable
             ];
             message.Put(RequestBytecode, MemoryMarshal.AsBytes(program));
         }
-        return _netlink.Dump("list TCP sockets", message, begin, read);
+        return _netlink.Dump($"list {(protocol == Udp ? "UDP" : "TCP")} sockets", message, begin, read);
 
         static ushort Op(byte code, byte yes) =>
             MemoryMarshal.Read<ushort>([code, yes]); // struct inet_diag_bc_op: code u8, yes u8, no u16

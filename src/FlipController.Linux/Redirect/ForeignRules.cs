@@ -45,7 +45,7 @@ public sealed partial class ForeignRules : IDisposable
     public void Changed() => Interlocked.Increment(ref _changes);
 
     /// <summary>Lists everything: milliseconds, or more where there are thousands of rules.</summary>
-    /// <param name="fronts">The pair's front addresses; none: only the marks are looked at.</param>
+    /// <param name="fronts">The pair's front addresses, of which those of UDP are not looked at; none: only the marks are looked at.</param>
     /// <param name="markMask">The bits of the connection mark that are ours.</param>
     /// <param name="ours">The priority of the pair's nat hooks, <see cref="PairRedirect.Priority"/>.</param>
     /// <exception cref="FlipException">They cannot be listed.</exception>
@@ -61,7 +61,7 @@ public sealed partial class ForeignRules : IDisposable
                 ForeignRuleset rules = new(listing.RootElement, ours);
                 return
                 [
-                    .. Shortened(rules.Earlier(fronts).GroupBy(e => e.Rule).Select(met => Shadow(met, ours)).OfType<Interference>(), "rules of others before ours"),
+                    .. Shortened(rules.Earlier([.. fronts.Where(f => f.IsTcp)]).GroupBy(e => e.Rule).Select(met => Shadow(met, ours)).OfType<Interference>(), "rules of others before ours"),
                     .. Shortened(rules.Marking(markMask).Select(m => Mark(m, markMask)).OfType<Interference>(), "rules of others that set connection marks"),
                 ];
             }

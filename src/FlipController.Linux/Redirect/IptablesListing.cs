@@ -100,7 +100,7 @@ internal sealed class IptablesListing
             string chain = IptablesRuleset.PairChain(name);
             pairs[name] = new PairRules(
                 name, active is [{ } one] ? one : null,
-                families.All(f => f.Leads(IptablesRuleset.Nat, IptablesRuleset.Services, chain)),
+                families.All(f => f.Rules(IptablesRuleset.Nat, IptablesRuleset.Services).Count(r => After(r, "-j") == chain) >= 2), // for TCP and UDP
                 families.SelectMany(f => f.Numbers(name)).Distinct()
                     .ToImmutableSortedDictionary(n => n, n => Whole(families, (f => f.Ports(name, n)), (p => p.Service))),
                 Same(families, f => f.Guarded(name, "blue")), Same(families, f => f.Guarded(name, "green")),
@@ -149,13 +149,10 @@ internal sealed class IptablesListing
     private PortBlock? Guarded(string pair, string slot)
     {
         if (!Leads(IptablesRuleset.Filter, "INPUT", IptablesRuleset.Guard)) return null;
-        foreach (string[] rule in Rules(IptablesRuleset.Filter, IptablesRuleset.Guard))
-        {
-            if (After(rule, "--comment") != $"pair {NftRuleset.Spell(pair)} {slot}" || After(rule, "-j") != "REJECT") continue;
-            string[] ports = (After(rule, "--dport") ?? "").Split(':');
-            if (Number(ports[0]) is { } first && Number(ports[^1]) is { } last && last >= first) return new PortBlock(first, last - first + 1);
-        }
-        return null;
+        string comment = $"pair {NftRuleset.Spell(pair)} {slot}";
+        string?[] guarded = [.. Rules(IptablesRuleset.Filter, IptablesRuleset.Guard).Where(r => After(r, "--comment") == comment && After(r, "-j") == "REJECT").Select(r => After(r, "--dport"))];
+        return guarded is [{ } tcp, { } udp] && tcp == udp && tcp.Split(':') is var ports
+            && Number(ports[0]) is { } first && Number(ports[^1]) is { } last && last >= first ? new PortBlock(first, last - first + 1) : null;
     }
 
     /// <summary>Of a comment: what stands after the first colon.</summary>

@@ -9,13 +9,13 @@ namespace FlipController.Linux.Redirect;
 
 // The same as in nftables, in the tables nat and filter of iptables, and once more in those of ip6tables:
 //
-//   nat PREROUTING, first ── to an address of this host ──> FLIP-SERVICES ── opening SYN ──> FLIP-P-edge ──goto──> FLIP-G-edge-7
+//   nat PREROUTING, first ── to an address of this host ──> FLIP-SERVICES ─ opening SYN, UDP ─> FLIP-P-edge ──goto──> FLIP-G-edge-7
 //                                                             ^   (the next pair when nothing matched)  ONE rule,     each service: the
 //   nat OUTPUT, first ── to an address of this host ──> FLIP-LOCAL                                      A FLIP        connection's mark,
 //                                                             │                                         REPLACES IT   DNAT to its
 //                                     our marked probes pass by                                                       private port
 //                                                             └── opening SYN ──> FLIP-L-edge: what a retired generation has closed
-//   filter INPUT, first ──> FLIP-GUARD ── not from lo, opening SYN to a private port, not redirected ──> reset
+//   filter INPUT, first ──> FLIP-GUARD ── not from lo, opening SYN or UDP to a private port, not redirected ──> refused
 
 /// <summary>The words of the rules for iptables-restore(8), and nothing else: no I/O. A text of each is for one address family.</summary>
 internal static class IptablesRuleset
@@ -46,7 +46,7 @@ internal static class IptablesRuleset
         foreach (PairPorts pair in sorted)
         {
             Line($"-A {Local} {OpeningSyn} {Comment($"pair {Spelled(pair.Name)}, its loops")} -j {LoopsChain(pair.Name)}");
-            Line($"-A {Services} {OpeningSyn} {Comment($"pair {Spelled(pair.Name)}")} -j {PairChain(pair.Name)}");
+            foreach (string met in (string[])[OpeningSyn, "-p udp"]) Line($"-A {Services} {met} {Comment($"pair {Spelled(pair.Name)}")} -j {PairChain(pair.Name)}");
         }
         foreach (string chain in removed) Line($"-X {chain}");
         text.Append(Commit);
@@ -72,8 +72,10 @@ internal static class IptablesRuleset
         void Guarded(string pair, string slot, PortBlock ports)
         {
             if (ports.Count == 0) return;
-            Line(string.Create(CultureInfo.InvariantCulture, $"-A {Guard} ! -i lo -p tcp --dport {ports.First}:{ports.Last} --syn -m conntrack ! --ctstate DNAT ")
-                + $"{Comment($"pair {Spelled(pair)} {slot}")} -j REJECT --reject-with tcp-reset");
+            string comment = Comment($"pair {Spelled(pair)} {slot}");
+            Line(string.Create(CultureInfo.InvariantCulture, $"-A {Guard} ! -i lo -p tcp --dport {ports.First}:{ports.Last} --syn -m conntrack ! --ctstate DNAT {comment} -j REJECT --reject-with tcp-reset"));
+            // In the original direction: an answer that comes to such a port was asked for from there.
+            Line(string.Create(CultureInfo.InvariantCulture, $"-A {Guard} ! -i lo -p udp --dport {ports.First}:{ports.Last} -m conntrack ! --ctstate DNAT --ctdir ORIGINAL {comment} -j REJECT"));
         }
     }
 
@@ -106,7 +108,7 @@ internal static class IptablesRuleset
         if (address.IsIPv4MappedToIPv6) address = address.MapToIPv4();
         // Without the zone of a link-local address, which is no part of the packet.
         string match = string.Create(CultureInfo.InvariantCulture,
-            $"-A {chain}{(service.IsWildcard ? "" : $" -d {new IPAddress(address.GetAddressBytes())}")} -p tcp --dport {port} {Comment(comment)}");
+            $"-A {chain}{(service.IsWildcard ? "" : $" -d {new IPAddress(address.GetAddressBytes())}")} -p {(service.IsTcp ? "tcp" : "udp")} --dport {port} {Comment(comment)}");
         text.Append(CultureInfo.InvariantCulture, $"{match} -j CONNMARK --set-xmark 0x{mark:x}/0x{mask:x}\n{match} -j DNAT --to-destination :{to}\n");
     }
 

@@ -28,7 +28,7 @@ internal static class NftListing
     {
         HashSet<string> hooked = [];
         bool probesPass = false;
-        HashSet<string> jumped = [];
+        List<string> jumped = []; // once for TCP, once for UDP
         Dictionary<string, int?> active = new(StringComparer.Ordinal);
         Dictionary<(string Pair, int Number), List<JsonElement>> generations = [];
         Dictionary<string, Dictionary<string, PortBlock>> guarded = new(StringComparer.Ordinal);
@@ -43,7 +43,7 @@ internal static class NftListing
         foreach (string name in active.Keys.Union(generations.Keys.Select(key => key.Pair)).Union(guarded.Keys).Union(loops.Keys))
         {
             Dictionary<string, PortBlock> ports = guarded.GetValueOrDefault(name) ?? [];
-            pairs[name] = new PairRules(name, active.GetValueOrDefault(name), jumped.Contains(name),
+            pairs[name] = new PairRules(name, active.GetValueOrDefault(name), jumped.Count(j => j == name) >= 2,
                 generations.Where(g => g.Key.Pair == name).ToImmutableSortedDictionary(g => g.Key.Number, g => Generation(g.Value)),
                 ports.TryGetValue("blue", out PortBlock blue) ? blue : null,
                 ports.TryGetValue("green", out PortBlock green) ? green : null,

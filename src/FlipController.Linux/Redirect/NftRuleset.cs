@@ -10,21 +10,22 @@ namespace FlipController.Linux.Redirect;
 //
 //   hook prerouting -105 ──┐  fib daddr type local                                      generation-edge-7
 //                          ├────────────────────> services ── opening SYN ──> pair-edge ──goto──> each service: set the
-//   hook output     -105 ──┤                         │        (jump)          ONE rule,           connection's mark, DNAT to
-//   (local clients; our    │                         │                        A FLIP REPLACES IT  its private port
+//   hook output     -105 ──┤                         │        or UDP          ONE rule,           connection's mark, DNAT to
+//   (local clients; our    │                         │        (jump)          A FLIP REPLACES IT  its private port
 //   marked probes pass by) │                         │
 //                          │                         └─ ... jump to the next pair when nothing matched
 //                          │                                                  generation-edge-6
 //                          │                                                  (still there: the undo, and whom it serves stay)
 //                          └─ from output alone ── opening SYN ──> loops-edge: to a port that a retired generation has closed and
 //                                                                  still connects to itself: DNAT to the active one's
-//   hook input -5: guard ── not from lo, opening SYN to a private port, not redirected ──> reset
+//   hook input -5: guard ── not from lo, opening SYN or UDP to a private port, not redirected ──> refused
 //
 // - The pair's chain is all a flip touches, however many services come or go with it: their matches are in the generation's chain,
 //   which is complete before the flip and never changes while it exists. No set or map is involved that a lookup could miss during
 //   a commit (nftables' lookup race, kernels before 6.17).
 // - Only the opening SYN is looked at. conntrack calls a packet in the middle of a connection it never saw "new" as well
 //   (nf_conntrack_tcp_loose), and to redirect that would cut a connection that was there before us.
+// - Of UDP these hooks see the first datagram of a flow that conntrack does not know (any more): the others go where it went.
 // - 5 before dstnat (-100): NAT is decided once, by the first chain that binds, and container engines hook at dstnat.
 // - Marks: other bits than ours are left alone.
 
@@ -71,7 +72,11 @@ internal static class NftRuleset
                 Line($"add rule {Table} {hook} fib daddr type local {OpeningSyn} jump {LoopsChain(pair.Name)}");
         }
         Line($"flush chain {Table} {Services}");
-        foreach (PairPorts pair in sorted) Line($"add rule {Table} {Services} {OpeningSyn} jump {PairChain(pair.Name)}");
+        foreach (PairPorts pair in sorted)
+        {
+            Line($"add rule {Table} {Services} {OpeningSyn} jump {PairChain(pair.Name)}");
+            Line($"add rule {Table} {Services} meta l4proto udp jump {PairChain(pair.Name)}");
+        }
         Line($"flush chain {Table} {Guard}");
         foreach (PairPorts pair in sorted)
         {
@@ -94,6 +99,9 @@ internal static class NftRuleset
             if (ports.Count == 0) return;
             Line($"add rule {Table} {Guard} iifname != \"lo\" tcp dport {Range(ports)} {OpeningSyn} ct status & dnat == 0 "
                 + $"reject with tcp reset comment \"{Spell(pair)} {slot}\"");
+            // In the original direction: an answer that comes to such a port was asked for from there.
+            Line($"add rule {Table} {Guard} iifname != \"lo\" udp dport {Range(ports)} ct direction original ct status & dnat == 0 "
+                + $"reject comment \"{Spell(pair)} {slot}\"");
         }
     }
 
@@ -231,7 +239,7 @@ internal static class NftRuleset
 
     private static string Match(Service service)
     {
-        string port = string.Create(CultureInfo.InvariantCulture, $"tcp dport {service.Port}");
+        string port = string.Create(CultureInfo.InvariantCulture, $"{(service.IsTcp ? "tcp" : "udp")} dport {service.Port}");
         IPAddress address = service.Address;
         if (address.Equals(IPAddress.Any)) return $"meta nfproto ipv4 {port}";
         if (address.Equals(IPAddress.IPv6Any)) return service.V6Only ? $"meta nfproto ipv6 {port}" : port;

@@ -37,7 +37,8 @@ public sealed class UnmanagedProof(GateOptions options, TimeProvider time)
 
     private static async Task<string?> ConnectsAsync(UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services, CancellationToken stop)
     {
-        foreach (Service service in services)
+        // A datagram does not tell whether it was taken.
+        foreach (Service service in services.Where(s => s.IsTcp))
         {
             foreach (IPEndPoint target in Targets(service))
             {

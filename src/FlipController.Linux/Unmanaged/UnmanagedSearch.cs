@@ -125,7 +125,8 @@ public sealed class UnmanagedSearch(Systemd systemd)
         using var sockets = new SockDiag();
         return
         [
-            .. sockets.Listeners().Select(s => (Front: FrontOf(s), Socket: s))
+            .. sockets.Listeners().Select(s => (Front: FrontOf(s, Transport.Tcp), Socket: s))
+                .Concat(services.All(s => s.IsTcp) ? [] : sockets.Receivers().Select(s => (Front: FrontOf(s, Transport.Udp), Socket: s)))
                 .Where(l => services.Any(s => Plain(s).Overlaps(l.Front))),
         ];
     }
@@ -140,13 +141,14 @@ public sealed class UnmanagedSearch(Systemd systemd)
     internal static bool Covered(Service service, IEnumerable<Service> listeners)
     {
         Service wanted = Plain(service);
-        List<Service> there = [.. listeners.Where(l => l.Port == wanted.Port)];
+        List<Service> there = [.. listeners.Where(l => l.Port == wanted.Port && l.IsTcp == wanted.IsTcp)];
         if (!wanted.IsWildcard && there.Any(l => l.Address.Equals(wanted.Address))) return true;
         return (!wanted.CoversIPv4 || there.Any(l => l.IsWildcard && l.CoversIPv4))
             && (!wanted.CoversIPv6 || there.Any(l => l.IsWildcard && l.CoversIPv6));
     }
 
-    private static Service FrontOf(TcpSocket socket) => Plain(new Service(socket.Local.Address, socket.Local.Port, socket.V6Only == true));
+    private static Service FrontOf(TcpSocket socket, Transport transport) =>
+        Plain(new Service(socket.Local.Address, socket.Local.Port, socket.V6Only == true, transport));
 
     private static Service Plain(Service service) =>
         service.Address.IsIPv4MappedToIPv6 ? service with { Address = service.Address.MapToIPv4() } : service;

@@ -104,6 +104,7 @@ internal sealed unsafe partial class KernelTargets : IDisposable
         {"chain": {"family": "inet", "table": "flipcontroller", "name": "services", "handle": 1}}, {"chain": {"name": "pair-edge"}}, {"chain": {"name": "generation-edge-7"}},
         {"chain": {"name": "loops-edge"}}, {"chain": {"name": "prerouting", "type": "nat", "hook": "prerouting", "prio": -105, "policy": "accept"}},
         {"rule": {"chain": "services", "handle": 9, "expr": [{"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "flags"}}, "right": "syn"}}, {"jump": {"target": "pair-edge"}}]}},
+        {"rule": {"chain": "services", "expr": [{"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": "udp"}}, {"jump": {"target": "pair-edge"}}]}},
         {"rule": {"chain": "pair-edge", "expr": [{"goto": {"target": "generation-edge-7"}}]}},
         {"rule": {"chain": "prerouting", "expr": [{"jump": {"target": "services"}}]}},
         {"rule": {"chain": "output", "expr": [{"match": {"op": "==", "left": {"meta": {"key": "mark"}}, "right": 1179404624}}, {"return": null}]}},

@@ -51,11 +51,55 @@ public sealed class ListenerProjectionTests
         Assert.Equal("listen a\n bind :21000\nbackend b\n bind :21001\n", Copy("listen a\n bind :80\nbackend b\n bind :81\n"));
 
     [Fact]
-    public void A_log_forward_over_TCP_is_a_service_and_one_over_UDP_is_refused()
+    public void A_log_forward_takes_logs_over_TCP_and_UDP_each_on_a_port_of_its_own()
     {
-        Assert.Equal("log-forward l\n bind 0.0.0.0:21000\n", Copy("log-forward l\n bind 0.0.0.0:514\n"));
-        Assert.Equal(["2: dgram-bind in a log-forward section takes logs over UDP, which is not redirected; forward them in a process of their own"],
-            Faults("log-forward l\n dgram-bind :514\n bind :514\n"));
+        const string text = "log-forward l\n bind 0.0.0.0:514\n dgram-bind :514\n dgram-bind udp6@[::1]:515-516,dgram+ipv4@10.0.0.1:517 interface lo\n";
+        Assert.Equal("log-forward l\n bind 0.0.0.0:21000\n dgram-bind :21001\n dgram-bind udp6@[::1]:21002,udp6@[::1]:21003,dgram+ipv4@10.0.0.1:21004 interface lo\n", Copy(text));
+        Assert.Equal(["*:514", "udp@*:514", "udp@[::1]:515", "udp@[::1]:516", "udp@10.0.0.1:517"], Of(text).Services.Select(s => s.Service.ToString()));
+        Assert.Equal("log-forward l\n dgram-bind :21000\n", Copy("log-forward l\n dgram-bind :514\n"));
+    }
+
+    [Fact]
+    public void What_connects_to_a_port_over_TCP_does_not_follow_UDP() => Assert.Equal(
+        "log-forward l\n dgram-bind 127.0.0.1:21000\nbackend b\n server s 127.0.0.1:514\n",
+        Copy("log-forward l\n dgram-bind 127.0.0.1:514\nbackend b\n server s 127.0.0.1:514\n"));
+
+    [Theory]
+    [InlineData("/dev/log", "is a unix socket; only UDP addresses can be redirected")]
+    [InlineData("uxdg@/run/l", "is a unix socket; only UDP addresses can be redirected")]
+    [InlineData("dgram+unix@/run/l", "is a unix socket; only UDP addresses can be redirected")]
+    [InlineData("dgram+dgram+:514", "is not an IP address, nor a name that has one here; write the address itself")]
+    [InlineData("quic4@:514", "is a QUIC address; only UDP addresses can be redirected")]
+    [InlineData(":514 namespace red", "listens in another network namespace, in which nothing is redirected")]
+    public void A_dgram_bind_that_cannot_be_moved_is_refused(string address, string why) =>
+        Assert.Equal([$"2: dgram-bind \"{address.Split(' ')[0]}\" {why}"], Faults($"log-forward l\n dgram-bind {address}\n bind :80\n"));
+
+    [Fact]
+    public void QUIC_moves_beside_TCP_on_the_same_port()
+    {
+        const string text = "global\n cluster-secret s3cret\nlisten a\n bind :443 ssl crt a.pem\n bind quic4@:443 ssl crt a.pem alpn h3\n bind quic6@[::1]:443,quic+ipv4@10.0.0.1:443 ssl crt a.pem\n";
+        Assert.Equal("global\n cluster-secret s3cret\nlisten a\n bind :21000 ssl crt a.pem\n bind quic4@:21001 ssl crt a.pem alpn h3\n bind quic6@[::1]:21002,quic+ipv4@10.0.0.1:21003 ssl crt a.pem\n",
+            Copy(text));
+        Assert.Equal(["*:443", "quic@*:443", "quic@[::1]:443", "quic@10.0.0.1:443"], Of(text).Services.Select(s => s.Service.ToString()));
+    }
+
+    [Fact]
+    public void One_socket_for_all_QUIC_connections_is_noted() => Assert.Equal(
+        ["/etc/haproxy/haproxy.cfg:3: with one socket for all QUIC connections a soft stop cuts those that are left"],
+        Of("global\n cluster-secret s\n tune.quic.socket-owner listener\nlisten a\n bind quic4@:443 ssl crt a.pem\n").Notes.Select(n => n.ToString()));
+
+    [Fact]
+    public void QUIC_needs_one_secret_for_both_sides()
+    {
+        const string quic = "listen a\n bind quic4@:443 ssl crt a.pem\n";
+        Assert.Equal(["2: QUIC needs \"cluster-secret\" in the global section: without it each process makes up its own, and what one has told "
+            + "a client to show again means nothing to the other"], Faults(quic));
+        RenderedConfiguration one = Of($"global\n cluster-secret one\n{quic}"), other = Of($"{quic}global\n cluster-secret other\n"),
+            none = Of("listen a\n bind :80\n");
+        Assert.False(one.HasOtherClusterSecret(one));
+        Assert.True(other.HasOtherClusterSecret(one));
+        Assert.False(none.HasOtherClusterSecret(one));
+        Assert.DoesNotContain("one", one.ToString(), StringComparison.Ordinal);
     }
 
     [Fact]
@@ -78,7 +122,7 @@ public sealed class ListenerProjectionTests
              bind :80
 
             """));
-        Assert.Equal(["2: stats socket \"fd@3\" is an inherited file descriptor; only TCP addresses can be redirected"],
+        Assert.Equal(["2: stats socket \"fd@3\" is an inherited file descriptor; only TCP and QUIC addresses can be redirected"],
             Faults("global\n stats socket fd@3\nlisten a\n bind :80\n"));
     }
 

@@ -77,7 +77,7 @@ public sealed class LoopProjectionTests
 
     [Fact]
     public void A_socket_that_only_others_use_is_refused() =>
-        Assert.Equal(["2: bind \"/run/a.sock\" is a unix socket; only TCP addresses can be redirected"],
+        Assert.Equal(["2: bind \"/run/a.sock\" is a unix socket; only TCP and QUIC addresses can be redirected"],
             Faults("listen a\n bind /run/a.sock\n bind :80\nbackend b\n server x /run/b.sock\n"));
 
     [Fact]

@@ -69,6 +69,8 @@ public abstract class IptablesRedirectTests(IptablesVariant variant) : RedirectT
         foreach (string program in Programs) network.Exec(program, "-F", "FLIP-GUARD");
     }
 
+    private protected override void RemoveTheWayOfUdp(TestNetwork network) => network.Exec(Programs[1], "-t", "nat", "-D", "FLIP-SERVICES", "2");
+
     private protected override int LeastFlips => 10;
 
     private protected PairRedirect Made(TestNetwork server)

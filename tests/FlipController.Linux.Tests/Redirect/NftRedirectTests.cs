@@ -19,6 +19,12 @@ public sealed class NftRedirectTests : RedirectTests
 
     private protected override void FlushGuard(TestNetwork network) => network.Exec("nft", "flush", "chain", "inet", "flipcontroller", "guard");
 
+    private protected override void RemoveTheWayOfUdp(TestNetwork network)
+    {
+        string rule = network.Exec("nft", "-a", "list", "chain", "inet", "flipcontroller", "services").Split('\n').Single(l => l.Contains("udp", StringComparison.Ordinal));
+        network.Exec("nft", "delete", "rule", "inet", "flipcontroller", "services", "handle", rule.Split("# handle ")[1]);
+    }
+
     private protected override int LeastFlips => 100;
 
     [Fact(Timeout = 30000)]

@@ -9,7 +9,7 @@ using Xunit;
 namespace FlipController.Linux.Tests.Redirect;
 
 /// <summary>What every redirect by rules does, whatever they are written with.</summary>
-public abstract class RedirectTests
+public abstract partial class RedirectTests
 {
     protected const uint Mask = 0x00ffff00;
     protected static readonly PairPorts Edge = new("edge", new PortBlock(21000, 64), new PortBlock(22000, 64));

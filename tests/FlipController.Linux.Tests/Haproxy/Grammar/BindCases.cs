@@ -98,14 +98,14 @@ internal static class BindCases
         Moved("a unix socket in a comma list", "listen a\n bind 127.0.0.1:80,@DIR@/a.sock,127.0.0.1:81\n server s unix@@DIR@/a.sock\n", "127.0.0.1:80 21000", "127.0.0.1:81 21001"),
         Moved("a prefix that ends where the path begins with a slash", "global\n unix-bind prefix @DIR@/\nlisten a\n bind 127.0.0.1:80\n bind unix@/b.sock\n server s unix@@DIR@/b.sock\n", "127.0.0.1:80 21000"),
         Refused("a unix socket for others", "listen a\n bind 127.0.0.1:80\n bind @DIR@/a.sock mode 666\n bind abns@front\n",
-            "haproxy.cfg:3: haproxy: bind \"a.sock\" is a unix socket; only TCP addresses can be redirected",
-            "haproxy.cfg:4: haproxy: bind \"abns@front\" is an abstract socket; only TCP addresses can be redirected"),
+            "haproxy.cfg:3: haproxy: bind \"a.sock\" is a unix socket; only TCP and QUIC addresses can be redirected",
+            "haproxy.cfg:4: haproxy: bind \"abns@front\" is an abstract socket; only TCP and QUIC addresses can be redirected"),
         Moved("an interface", "listen a\n bind *:80 interface lo\n bind :::81 interface lo v6only\n", "*:80 21000", "[::]:81 v6only 21001"),
         Moved("a port of three zeroes", "listen a\n bind 127.0.0.1:00080\n", "127.0.0.1:80 21000"),
         Moved("an address in the head of a section", "listen a 127.0.0.1:80\n mode http\nfrontend b 127.0.0.1:81,127.0.0.1:82\n mode http\n",
             "127.0.0.1:80 21000", "127.0.0.1:81 21001", "127.0.0.1:82 21002") with
         { NotForHaproxy = "only versions before 2.0 take it" },
-        Refused("no bind at all", "frontend a\n mode http\n", "haproxy.cfg:1: haproxy: no frontend or listen section binds a TCP address; there is nothing to move connections to") with
+        Refused("no bind at all", "frontend a\n mode http\n", "haproxy.cfg:1: haproxy: no frontend or listen section binds an address that can be redirected; there is nothing to move connections to") with
         { NotForHaproxy = "it starts nothing" },
         Refused("transparent", "listen a\n bind 127.0.0.1:80 transparent\n",
             "haproxy.cfg:2: haproxy: bind \"127.0.0.1:80\" is transparent: it takes connections for addresses of other hosts, which cannot be redirected to a private port"),
@@ -117,14 +117,14 @@ internal static class BindCases
             "haproxy.cfg:3: haproxy: bind \"*:80\" differs from another bind only by its interface, and a redirection by interface is not made yet"),
         Refused("a private port as front port", "listen a\n bind :21500\n",
             "haproxy.cfg:2: haproxy: bind \":21500\" is one of the private ports 21000-21999 of the slot; choose another block in \"ports\""),
-        Refused("an inherited descriptor", "listen a\n bind fd@3\n bind 127.0.0.1:80\n", "haproxy.cfg:2: haproxy: bind \"fd@3\" is an inherited file descriptor; only TCP addresses can be redirected") with
+        Refused("an inherited descriptor", "listen a\n bind fd@3\n bind 127.0.0.1:80\n", "haproxy.cfg:2: haproxy: bind \"fd@3\" is an inherited file descriptor; only TCP and QUIC addresses can be redirected") with
         { NotForHaproxy = "it wants the descriptor" },
-        Refused("QUIC", "listen a\n bind quic4@127.0.0.1:443 ssl crt site.pem alpn h3\n bind 127.0.0.1:443 ssl crt site.pem\n",
-            "haproxy.cfg:2: haproxy: bind \"quic4@127.0.0.1:443\" is a QUIC address; only TCP addresses can be redirected") with
+        Moved("QUIC", "global\n cluster-secret s\nlisten a\n bind quic4@127.0.0.1:443 ssl crt site.pem alpn h3\n bind 127.0.0.1:443 ssl crt site.pem\n",
+            "quic@127.0.0.1:443 21000", "127.0.0.1:443 21001") with
         { NotForHaproxy = "not every build has QUIC" },
-        Refused("multipath TCP", "listen a\n bind mptcp4@127.0.0.1:80\n", "haproxy.cfg:2: haproxy: bind \"mptcp4@127.0.0.1:80\" is a multipath TCP address; only TCP addresses can be redirected") with
+        Refused("multipath TCP", "listen a\n bind mptcp4@127.0.0.1:80\n", "haproxy.cfg:2: haproxy: bind \"mptcp4@127.0.0.1:80\" is a multipath TCP address; only TCP and QUIC addresses can be redirected") with
         { Since = "3.1" },
-        Refused("reverse HTTP", "backend b\n server s 127.0.0.1:80\nlisten a\n mode http\n bind rhttp@b/s\n", "haproxy.cfg:5: haproxy: bind \"rhttp@b/s\" is a reverse HTTP address; only TCP addresses can be redirected") with
+        Refused("reverse HTTP", "backend b\n server s 127.0.0.1:80\nlisten a\n mode http\n bind rhttp@b/s\n", "haproxy.cfg:5: haproxy: bind \"rhttp@b/s\" is a reverse HTTP address; only TCP and QUIC addresses can be redirected") with
         { Since = "2.9" },
     ];
 }

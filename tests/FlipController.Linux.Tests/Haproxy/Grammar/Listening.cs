@@ -37,10 +37,14 @@ internal sealed partial record Listening(IReadOnlySet<Service> Tcp, IReadOnlySet
     /// <summary>What is wrong with a copy that listens like this; nothing: it is as the projection said, and apart from the original.</summary>
     public IEnumerable<string> Faults(RenderedConfiguration copy, Listening original, string slot)
     {
-        HashSet<Service> expected = [.. copy.Services.Select(s => s.Service with { Port = s.PrivatePort })];
+        HashSet<Service> expected = [.. copy.Services.Where(s => s.Service.IsTcp).Select(s => s.Service with { Port = s.PrivatePort })];
         if (!expected.SetEquals(Tcp)) yield return $"the copy listens on {List(Tcp)} and not on {List(expected)}";
-        HashSet<Service> services = [.. copy.Services.Select(s => s.Service)];
+        HashSet<Service> services = [.. copy.Services.Select(s => s.Service).Where(s => s.IsTcp)];
         if (!services.SetEquals(original.Tcp)) yield return $"the original listens on {List(original.Tcp)}, its services are {List(services)}";
+        HashSet<int> datagrams = [.. copy.Services.Where(s => !s.Service.IsTcp).Select(s => s.PrivatePort)];
+        if (!datagrams.SetEquals(Udp)) yield return $"the copy takes UDP {List(Udp)} and not {List(datagrams)}";
+        HashSet<int> fronts = [.. copy.Services.Select(s => s.Service).Where(s => !s.IsTcp).Select(s => s.Port)];
+        if (!fronts.SetEquals(original.Udp)) yield return $"the original takes UDP {List(original.Udp)}, its services have {List(fronts)}";
         if (Udp.Overlaps(original.Udp)) yield return $"both take UDP {List(Udp.Intersect(original.Udp))}";
         if (Unix.Overlaps(original.Unix)) yield return $"both listen on {List(Unix.Intersect(original.Unix))}";
         if (Unix.FirstOrDefault(p => p[0] != '@' && !p.StartsWith(slot + "/", StringComparison.Ordinal) && !copy.OwnSockets.Contains(p)) is { } foreign)
