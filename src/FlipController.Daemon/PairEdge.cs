@@ -24,7 +24,12 @@ internal sealed record PairEdge(
     public void AddChain(Generation generation) =>
         Redirect.AddGeneration(Name, generation.Number, Mark.ValueOf(generation.Tag), Mark.Mask, generation.Ports);
 
-    public AdminSocket AdminOf(Generation generation) => new(PlaceOf(generation.Number).AdminSocket);
+    public Driver Driver => _driver ??= Driver.Of(this);
+
+    private Driver? _driver;
+
+    /// <inheritdoc cref="Driver.AdminOf"/>
+    public AdminSocket? AdminOf(Generation generation, TimeSpan? patience = null) => Driver.AdminOf(generation, patience);
 
     public PortBlock BlockOf(Slot slot) => slot switch { Slot.Blue => Blue, Slot.Green => Green };
 
@@ -54,13 +59,13 @@ internal sealed record PairEdge(
         return sockets.CountByPort(TcpStates.Live, SpanOf(generation)).Where(p => Owns(generation, p.Key)).Sum(p => p.Value);
     }
 
-    /// <summary>Its process listens on one of them; or the kernel does not tell.</summary>
+    /// <summary>Its process, or a descendant, listens on one of them; or the kernel does not tell.</summary>
     public static bool Listens(Generation generation)
     {
         try
         {
             using var sockets = new SockDiag();
-            return ProcessSockets.ListeningPorts(sockets, generation.Pid).Any(l => Owns(generation, l.Port));
+            return ProcessSockets.FamilyPorts(sockets, generation.Pid).Any(l => Owns(generation, l.Port));
         }
         catch (KernelException)
         {

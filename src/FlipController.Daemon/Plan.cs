@@ -16,7 +16,8 @@ internal sealed class Plan(PairEdge edge, StandbyStart start)
 
     public async Task<PlanReport> MakeAsync(PairState s, string? binary, CancellationToken stop)
     {
-        string runs = start.BinaryOf(s.Binary), planned = binary ?? runs;
+        _ = edge.Driver.Choose(binary);
+        string runs = edge.Driver.BinaryOf(s.Binary), planned = binary ?? runs;
         Slot slot = s.Active?.Slot.Other() ?? Slot.Blue;
         var problems = ImmutableArray.CreateBuilder<string>();
         Snapshot? before = s.Active is { } a ? edge.Store.ReadSnapshot(a.Number) : null, after = null;
@@ -31,16 +32,16 @@ internal sealed class Plan(PairEdge edge, StandbyStart start)
             AtomicFile.EnsurePrivateDirectory(directory);
             after = start.ReadFiles();
             configuration = await DiffAsync(directory, before, after, stop);
-            version = (await HaproxyBinary.BuildAsync(planned, stop)).Version.Text;
+            version = await edge.Driver.VersionAsync(planned, stop);
             rendered = await start.RenderAsync(planned, after, place, slot, stop);
             int tag = edge.Mark.NextTag(s.LastNumber + 1, s.Generations.Select(g => g.Tag).ToHashSet());
             rules = await DiffAsync(
                 directory, "ruleset", s.Active is { } active ? Rules(active.Number, active.Tag, active.Ports) : "",
                 Rules(s.LastNumber + 1, tag, rendered.Services), stop);
             await start.RefuseTakenAsync(rendered, s.Active, s.IsAdopted, stop);
-            Instance instance = start.InstanceOf(planned, rendered, place, after);
+            Instance instance = edge.Driver.InstanceOf(planned, rendered, place, slot, after);
             instance.WriteFiles();
-            if (await instance.CheckAsync(stop) is { } rejected) problems.Add($"HAProxy rejects the configuration: {rejected}");
+            if (await instance.CheckAsync(stop) is { } rejected) problems.Add($"{instance.Called} rejects the configuration: {rejected}");
         }
         catch (FlipException e)
         {

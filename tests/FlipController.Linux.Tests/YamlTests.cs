@@ -175,7 +175,7 @@ public sealed partial class YamlTests
         string here = path + Snake(p.Name);
         Type t = Nullable.GetUnderlyingType(p.PropertyType) ?? p.PropertyType;
         if (t == typeof(ImmutableSortedDictionary<string, PairOptions>)) return Options(typeof(PairOptions), here + ".*.");
-        if (t == typeof(ImmutableArray<HttpProbe>)) 
+        if (t == typeof(ImmutableArray<Probe>))
             return new[] { "service", "path", "host", "expect", "tls" }.Select(k => $"{here}.http.{k}");
         return t.Namespace == typeof(Configuration).Namespace && t.IsClass ? Options(t, here + ".") : [here];
     });

@@ -1,0 +1,32 @@
+using System.Text.RegularExpressions;
+
+namespace FlipController.Core;
+
+/// <summary>
+/// What stands in braces in the words a pair's own programs are given, and in the configuration of a <c>command</c> pair:
+/// {pair}, {slot}, {generation} (its number), {directory} (the generation's own), {config} (the copy of the first file),
+/// {config:NAME} (of the file of that name), {pidfile}, {port:NAME} (the private port of a service).
+/// </summary>
+public static partial class Placeholders
+{
+    public const string Port = "port:", Config = "config:";
+
+    private static readonly string[] s_plain = ["pair", "slot", "generation", "directory", "config", "pidfile"];
+
+    public static string Listed { get; } = string.Join(", ", s_plain.Append(Config + "NAME").Append(Port + "NAME").Select(p => $"{{{p}}}"));
+
+    /// <summary>Those in a text that are in our manner, known or not, without their braces.</summary>
+    public static IEnumerable<string> In(string text) => Any().Matches(text).Select(m => m.Groups[1].Value);
+
+    /// <summary>Whether it is one of ours; of {port:NAME} and {config:NAME} the name may still be nobody's.</summary>
+    public static bool IsKnown(string name) => s_plain.Contains(name) || IsNamed(name);
+
+    public static bool IsNamed(string name) => name.StartsWith(Port, StringComparison.Ordinal) || name.StartsWith(Config, StringComparison.Ordinal);
+
+    /// <param name="value">Null: what stands there is not ours, and stays.</param>
+    public static string Fill(string text, Func<string, string?> value) => Any().Replace(text, m => value(m.Groups[1].Value) ?? m.Value);
+
+    // Only what looks like one: braces of JSON in an argument are the operator's own.
+    [GeneratedRegex(@"\{([A-Za-z_]+(?::[^{}\s]+)?)\}")]
+    private static partial Regex Any();
+}
