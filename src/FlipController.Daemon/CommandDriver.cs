@@ -54,7 +54,7 @@ internal sealed class CommandDriver(PairEdge edge, CommandOptions options) : Dri
     }
 
     /// <summary>Workers whose master died do not all end by themselves, and would keep the private ports.</summary>
-    public override void Bury(Generation generation)
+    public override void EndRemains(Generation generation)
     {
         CommandInstance.Reap();
         ProcessIdentity gone = ProcessIdentity.Of(generation);

@@ -381,7 +381,6 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     public void Bury(Generation generation)
     {
         edge.Deaths.Remove(ProcessIdentity.Of(generation));
-        edge.Driver.Bury(generation);
         Forget(edge, generation.Number);
         try
         {

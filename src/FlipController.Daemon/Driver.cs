@@ -45,7 +45,7 @@ internal abstract class Driver(PairEdge edge)
     public abstract Task TellToStopAsync(ProcessIdentity process, Generation? generation, CancellationToken stop);
 
     /// <summary>Its process is gone; what it may have left is ended.</summary>
-    public abstract void Bury(Generation generation);
+    public abstract void EndRemains(Generation generation);
 
     /// <summary>What it said last, of one that is dead; null: that is told elsewhere.</summary>
     public abstract string? LastWords(Generation generation);

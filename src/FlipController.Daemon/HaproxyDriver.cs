@@ -58,7 +58,7 @@ internal sealed class HaproxyDriver(PairEdge edge) : Driver(edge)
         return Task.CompletedTask;
     }
 
-    public override void Bury(Generation generation) { }
+    public override void EndRemains(Generation generation) { }
 
     public override string? LastWords(Generation generation) => null;
 }

@@ -63,6 +63,7 @@ internal sealed partial class Pair : IAsyncDisposable
         foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) Recovery.Note(_edge, generation);
         _loop.Post(new Restarted(_edge.Now, alive.ToImmutable(), redirectTo, _edge.Options.Drain.MaxRetired));
         foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) _effects.Follow(generation);
+        foreach (Generation generation in saved.Generations.Where(g => !alive.Contains(g.Number))) _effects.EndRemains(generation);
         _effects.Relieve();
         _effects.KeepServerState();
         _effects.WatchDrains();

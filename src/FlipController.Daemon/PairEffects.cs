@@ -204,10 +204,18 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         edge.Deaths.Add(ProcessIdentity.Of(generation), _ =>
         {
             _followed.TryRemove(generation.Number, out ProcessIdentity? _);
+            EndRemains(generation);
             if (Drains.Find(generation.Number) is not { IsStopped: true }) post(Died(generation));
             else Beside($"deliver {generation.Number}", stop => DeliverAsync(generation, stop));
         });
     }
+
+    /// <summary>Of a generation whose process is gone.</summary>
+    public void EndRemains(Generation generation) => Beside($"remains {generation.Number}", _ =>
+    {
+        edge.Driver.EndRemains(generation);
+        return Task.CompletedTask;
+    });
 
     /// <summary>What the process has closed the kernel may still be delivering: it has drained when that has arrived.</summary>
     private async Task DeliverAsync(Generation generation, CancellationToken stop)
@@ -228,6 +236,8 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         string? why = await _gate.ProveAsync(
             prove.Candidate, edge.AdminOf(prove.Candidate), prove.Against is { } active ? edge.AdminOf(active) : null,
             question => Tell("progress", "gating", $"{prove.Candidate} must show that {question}"), stop);
+        if (why is not null && !ProcessIdentity.Of(prove.Candidate).IsAlive && edge.Driver.LastWords(prove.Candidate) is { } said)
+            why = $"{why}; the last it said: {said}";
         if (why is null)
         {
             await _serverState.SaveAsync(prove.Candidate, stop);

@@ -110,7 +110,8 @@ public sealed class CommandDriverTests
         await using LoadRun load = await StartedAsync(pair.Load(500));
         pair.Write(Nginx("broken", "no_such_directive on;"));
         PairStatus status = await pair.UntilAsync(s => s.LastFlip?.Outcome == "failed", "the flip should fail");
-        Assert.Contains($"nginx rejects the configuration: nginx: [emerg] unknown directive \"no_such_directive\" in {pair.ConfigFile}:12", status.Fault, StringComparison.Ordinal);
+        Assert.Contains("nginx rejects the configuration: ", status.Fault, StringComparison.Ordinal);
+        Assert.Contains($"unknown directive \"no_such_directive\" in {pair.ConfigFile}:12", status.Fault, StringComparison.Ordinal);
         Said plan = await pair.FlipctlAsync("plan", Name);
         Assert.Contains("no_such_directive", plan.Output, StringComparison.Ordinal);
         pair.Write(Nginx("unnamed", "listen {port:admin};"));
@@ -199,7 +200,6 @@ public sealed class CommandDriverTests
     [Fact(Timeout = 60_000)]
     public async Task Probes_are_asked_by_the_gate_and_again_while_there_is_a_way_back()
     {
-        string health(PairUnderTest pair) => $"location = /health {{ if (-f {pair.Files["sick"]}) {{ return 503; }} return 200; }}";
         const string well = "location = /health { return 200; }";
         await using PairUnderTest pair = await StartAsync(s_nginx with
         {
@@ -213,9 +213,9 @@ public sealed class CommandDriverTests
         PairStatus status = await pair.UntilAsync(s => s.LastFlip?.Outcome == "failed", "the probe should refuse it");
         Assert.Contains("/health", status.Fault, StringComparison.Ordinal);
         Assert.Contains("was answered 500", status.Fault, StringComparison.Ordinal);
-        await pair.FlipByEditAsync(Nginx("v3", health(pair)));
+        await pair.FlipByEditAsync(Nginx("v3", "location = /health { proxy_pass http://127.0.0.1:8080; }"));
         Assert.Equal("v3", await pair.ServedByAsync());
-        pair.Files.Write("sick", "");
+        using (HttpClient client = pair.Client()) Assert.True((await client.PostAsync("/health/down", null)).IsSuccessStatusCode);
         status = await pair.UntilAsync(s => s.LastFlip?.Outcome == "returned", "the new side should be found worse");
         Assert.Contains("was answered 503", status.LastFlip!.Error, StringComparison.Ordinal);
         Assert.Equal("v1", await pair.ServedByAsync());
