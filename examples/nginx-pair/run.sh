@@ -92,7 +92,7 @@ sed "s|DIR|$dir|" "$here/flipcontroller.yaml" >"$dir/flipcontroller.yaml"
 flipctl check-config "$dir/flipcontroller.yaml" | sed "s|$dir/||"
 "${inside[@]}" flipcontrollerd "$dir/flipcontroller.yaml" >"$dir/daemon.log" 2>&1 &
 pids+=($!)
-says() { "${inside[@]}" curl -fs "http://$1/" | grep "$2"; }
+says() { "${inside[@]}" curl -fs "http://$1/" | grep -q "$2"; }
 until_true 30 'nginx did not start' says 127.0.0.1 'first edition'
 echo 'flipcontrollerd has started nginx from nginx.conf; the load begins.'
 "${inside[@]}" flipload run --json --target 127.0.0.1:80 --target '[::1]:80' --rate 500 --duration 2m --expect edition >"$dir/load.json" 2>"$dir/load.log" &
@@ -108,21 +108,23 @@ flipctl history web --limit 1
 
 printf '\nSLIP    "retrun". nginx is asked before anything moves\n'
 sed -i 's/return 200/retrun 200/' "$dir/nginx.conf"
-refused() { flipctl status web --json | jq -e '.pairs[0].lastFlip.outcome == "failed"'; }
+refused() { flipctl status --json | jq -e '.pairs[0].lastFlip.outcome == "failed"'; }
 until_true 30 'the slip was not refused within 30 s' refused
-flipctl status web --json | jq -r '.pairs[0].fault' | sed "s|$dir/||g"
+flipctl status --json | jq -r '.pairs[0].fault' | sed "s|$dir/||g"
 says 127.0.0.1 'second edition' || fail 'the slip moved something'
-sed -i 's/retrun 200/return 200/' "$dir/nginx.conf"
-mended() { flipctl status web --json | jq -e '.pairs[0].fault == null'; }
-until_true 30 'the fault did not end within 30 s' mended
+
+printf '\nEDIT    put right, and another text\n'
+sed -i 's/retrun 200 "second/return 200 "third/' "$dir/nginx.conf"
+until_true 30 'no flip within 30 s' says '[::1]' 'third edition'
+flipctl history web --limit 1
 
 printf '\nUNDO    flipctl rollback web\n'
 flipctl rollback web --reason 'not today'
-says '[::1]' 'first edition' || fail 'the rollback did not bring back the first edition'
+says '[::1]' 'second edition' || fail 'the rollback did not bring back the second edition'
 
 kill -TERM "$load"
 wait "$load" || true
-left() { flipctl status web --json | jq -e '.pairs[0] | .retired == [] and .previous == null'; }
+left() { flipctl status --json | jq -e '.pairs[0] | .retired == [] and .previous == null'; }
 until_true 60 'a side did not drain within 60 s' left
 
 # ---- the account

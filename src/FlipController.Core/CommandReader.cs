@@ -81,7 +81,7 @@ internal static class CommandReader
                 : $"which is none of services ({(commands.Services.IsEmpty ? "there is none" : Listed(commands.Services.Keys))})";
         }
         if (name.StartsWith(Placeholders.Config, StringComparison.Ordinal))
-            return commands?.Config.Any(f => Path.GetFileName(f) == name[Placeholders.Config.Length..]) == true ? null : "which is no file of config";
+            return commands?.Config.Any(f => Placeholders.NameOf(f) == name[Placeholders.Config.Length..]) == true ? null : "which is no file of config";
         return name switch
         {
             "pair" or "slot" or "generation" => null,
@@ -121,9 +121,9 @@ internal static class CommandReader
         {
             string file = options.Config[i];
             // The same file twice is told elsewhere.
-            if (!names.TryAdd(Path.GetFileName(file), file) && names[Path.GetFileName(file)] != file)
+            if (!names.TryAdd(Placeholders.NameOf(file), file) && names[Placeholders.NameOf(file)] != file)
                 faults.Add($"{section.PathOf("config")}[{i}]",
-                    $"{FaultList.Quote(file)} must have another name than {names[Path.GetFileName(file)]}: their copies lie in one directory");
+                    $"{FaultList.Quote(file)} must have another name than {names[Placeholders.NameOf(file)]}: their copies lie in one directory");
         }
     }
 

@@ -23,6 +23,9 @@ public static partial class Placeholders
 
     public static bool IsNamed(string name) => name.StartsWith(Port, StringComparison.Ordinal) || name.StartsWith(Config, StringComparison.Ordinal);
 
+    /// <summary>By which {config:NAME} asks for a file's copy.</summary>
+    public static string NameOf(string file) => file[(file.LastIndexOf('/') + 1)..];
+
     /// <param name="value">Null: what stands there is not ours, and stays.</param>
     public static string Fill(string text, Func<string, string?> value) => Any().Replace(text, m => value(m.Groups[1].Value) ?? m.Value);
 

@@ -116,7 +116,7 @@ internal sealed partial class Pair : IAsyncDisposable
     {
         using var changes = new FileChanges(_edge.Options.Server, _edge.Time);
         await changes.RunAsync(
-            State.Active is { } active ? Known(active) : null,
+            State.Active is { } active ? _edge.ContentOf(active) : null,
             snapshot =>
             {
                 if (!ReloadedInstead(snapshot)) FilesHold(snapshot);
@@ -136,9 +136,6 @@ internal sealed partial class Pair : IAsyncDisposable
                 if (snapshot.ContentSha256 == State.Active?.ContentSha256) FilesHold(snapshot);
             });
     }
-
-    /// <summary>What the active one has read.</summary>
-    private string Known(Generation active) => _edge.PlaceOf(active.Number).Reloaded ?? active.ContentSha256;
 
     /// <summary>What lies beside the configuration has changed, it alone, and the pair has a command that has it read again.</summary>
     private bool ReloadedInstead(Snapshot snapshot)

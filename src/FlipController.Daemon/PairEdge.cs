@@ -20,6 +20,9 @@ internal sealed record PairEdge(
 
     public NftPair Ports => new(Name, Blue, Green);
 
+    /// <summary>What it has read of its files: when it started, or later without a flip.</summary>
+    public string ContentOf(Generation generation) => PlaceOf(generation.Number).Reloaded ?? generation.ContentSha256;
+
     /// <summary>Makes a generation's chain, which must not be there.</summary>
     public void AddChain(Generation generation) =>
         Redirect.AddGeneration(Name, generation.Number, Mark.ValueOf(generation.Tag), Mark.Mask, generation.Ports);

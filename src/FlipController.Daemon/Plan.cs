@@ -56,12 +56,12 @@ internal sealed class Plan(PairEdge edge, StandbyStart start)
         if (edge.Options.Gate.DroppedServices == DroppedServices.Refuse && now.Except(then).Any())
             problems.Add("front addresses would be dropped, which is refused without --allow-drop (gate.dropped_services)");
         if (start.Ports.Refusal is { } refusal) problems.Add(refusal);
-        if (s.HeldSlot is { } held && s.Active is { } serving && serving.Slot != held)
+        if (s.HeldSlot is { } held && s.Active is { } holder && holder.Slot != held)
             problems.Add($"the {held.Name()} slot is held for maintenance; `flipctl undrain {edge.Name}` gives it back");
         BinaryReport? binaryNow = s.Active is null ? null : new BinaryReport(s.Active.Binary ?? runs, s.Active.Version);
         var binaryThen = new BinaryReport(planned, version);
         return new PlanReport(
-            edge.Name, after?.ContentSha256 != s.Active?.ContentSha256 || (binaryNow is not null && binaryNow != binaryThen), slot.Name(),
+            edge.Name, after?.ContentSha256 != (s.Active is { } serving ? edge.ContentOf(serving) : null) || (binaryNow is not null && binaryNow != binaryThen), slot.Name(),
             Texts(then.Except(now)), Texts(now.Except(then)), Texts(now.Intersect(then)),
             rendered is null ? [] : await ChangedAsync(runs, s.Active, before, rendered, stop), configuration, rules, binaryNow, binaryThen,
             await RuntimeAsync(s.Active, stop), rendered is null ? [] : [.. rendered.Notes.Select(n => n.ToString())], problems.ToImmutable());

@@ -27,7 +27,9 @@ public sealed class CommandConfigurationTests
         Assert.Equal((4, 5, 5, 3), (command.Check.Length, command.Start.Length, command.Stop.Length, command.Reload.Length));
         Assert.Equal(("{directory}/nginx.pid", null, "/var/log/web-{slot}.log"), (command.Pidfile, command.StopSignal, command.Output));
         Assert.Equal((false, TimeSpan.FromSeconds(1)), (command.Watch, command.Settle));
-        Assert.Equal((["/etc/certs"], ["/e"], [new("A", "b")]), (command.AlsoWatch, command.EnvironmentFiles, command.Environment));
+        Assert.Equal(["/etc/certs"], command.AlsoWatch);
+        Assert.Equal(["/e"], command.EnvironmentFiles);
+        Assert.Equal([new("A", "b")], command.Environment);
         Assert.Equal([new CommandProbe(["curl", "localhost:{port:web}"], TimeSpan.FromSeconds(2))], pair.Gate.Probes);
     }
 

@@ -154,16 +154,18 @@ public sealed class CommandDriverTests
         await PassedAsync(load);
     }
 
-    [Fact(Timeout = 180_000)]
+    /// <summary>FLIP_KILLS=N: so many kills instead of one in each state.</summary>
+    [Fact(Timeout = 3_600_000)]
     public async Task The_daemon_may_be_killed_anywhere()
     {
+        string[] states = ["steady", "preparing", "gating", "switching", "watching"];
+        int kills = int.TryParse(Environment.GetEnvironmentVariable("FLIP_KILLS"), out int n) ? n : states.Length;
         await using PairUnderTest pair = await StartAsync(s_nginx with { Drain = "{ deadline: 2h }" });
-        await using LoadRun load = await StartedAsync(pair.Load(300));
+        await using LoadRun load = await StartedAsync(pair.Load(300) with { Duration = TimeSpan.FromHours(1) });
         HeldConnection held = await pair.HoldAsync();
-        int i = 0;
-        foreach (string state in new[] { "steady", "preparing", "gating", "switching", "watching" })
+        for (int i = 0; i < kills; i++)
         {
-            string label = $"k{++i}";
+            string state = states[i % states.Length], label = $"k{i}";
             PairStatus before = await pair.UntilAsync(s => s.State == "steady", "the pair should rest");
             if (state != "steady")
             {

@@ -22,11 +22,11 @@ public sealed record CommandWords(PairOptions Pair, GenerationPlace Place, Slot 
         _ when name.StartsWith(Placeholders.Port, StringComparison.Ordinal) =>
             PortOf(name[Placeholders.Port.Length..])?.ToString(CultureInfo.InvariantCulture),
         _ when name.StartsWith(Placeholders.Config, StringComparison.Ordinal) =>
-            Pair.Command?.Config.FirstOrDefault(f => Path.GetFileName(f) == name[Placeholders.Config.Length..]) is { } file ? CopyOf(file) : null,
+            Pair.Command?.Config.FirstOrDefault(f => Placeholders.NameOf(f) == name[Placeholders.Config.Length..]) is { } file ? CopyOf(file) : null,
         _ => null,
     };
 
-    public string CopyOf(string file) => Path.Combine(Place.Directory, "config", Path.GetFileName(file));
+    public string CopyOf(string file) => Path.Combine(Place.Directory, "config", Placeholders.NameOf(file));
 
     public string Fill(string text) => Placeholders.Fill(text, Value);
 
