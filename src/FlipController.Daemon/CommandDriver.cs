@@ -9,11 +9,10 @@ using FlipController.Linux.State;
 namespace FlipController.Daemon;
 
 /// <summary>A pair of any other service: what its <c>command</c> section says is run.</summary>
+/// <param name="options">Without any for a pair that runs HAProxy now: what runs still is ended when nobody is connected.</param>
 internal sealed class CommandDriver(PairEdge edge, CommandOptions options) : Driver(edge)
 {
     private const int Kill = 9; // SIGKILL: signal(7)
-
-    public override string Called => Path.GetFileName(options.Start[0]);
 
     public override string BinaryOf(ChosenBinary? chosen) => options.Start[0];
 
@@ -32,15 +31,17 @@ internal sealed class CommandDriver(PairEdge edge, CommandOptions options) : Dri
             Environment = Variables(snapshot),
         };
 
-    /// <summary>A generation that runs, with the files it was started with.</summary>
-    private CommandInstance InstanceOf(Generation generation)
+    /// <summary>A generation that runs, with the copies and the variables it was started with.</summary>
+    private CommandInstance InstanceOf(Generation generation) =>
+        InstanceOf(generation, Edge.Store.ReadSnapshot(generation.Number) ?? new Snapshot([], generation.ConfigSha256, generation.ContentSha256));
+
+    private CommandInstance InstanceOf(Generation generation, Snapshot snapshot)
     {
         GenerationPlace place = Edge.PlaceOf(generation.Number);
-        Snapshot snapshot = Edge.Store.ReadSnapshot(generation.Number) ?? new Snapshot([], generation.ConfigSha256, generation.ContentSha256);
         var words = new CommandWords(Edge.Options, place, generation);
-        var rendered = new RenderedConfiguration(
-            [.. snapshot.Files.Select(f => new RenderedFile(words.CopyOf(f.Path), f.Path, f.Content, []))], generation.Ports, null);
-        return InstanceOf(options.Start[0], rendered, place, generation.Slot, snapshot);
+        // What is said of a copy is told of the file it was made from; what is in it matters no more.
+        var rendered = new RenderedConfiguration([.. options.Config.Select(f => new RenderedFile(words.CopyOf(f), f, [], []))], generation.Ports, null);
+        return InstanceOf(generation.Binary ?? "", rendered, place, generation.Slot, snapshot);
     }
 
     public override AdminSocket? AdminOf(Generation generation, TimeSpan? patience = null) => null;
@@ -77,7 +78,7 @@ internal sealed class CommandDriver(PairEdge edge, CommandOptions options) : Dri
         CommandInstance instance = InstanceOf(generation);
         try
         {
-            if (await instance.CheckAsync(stop) is { } rejected) return $"{Called} rejects the configuration: {rejected}";
+            if (await instance.CheckAsync(stop) is { } rejected) return $"{instance.Called} rejects the configuration: {rejected}";
             await instance.Command(options.Reload).SucceedAsync(stop);
             return null;
         }
@@ -87,5 +88,6 @@ internal sealed class CommandDriver(PairEdge edge, CommandOptions options) : Dri
         }
     }
 
-    public override string? LastWords(Generation generation) => InstanceOf(generation).LastWords();
+    public override string? LastWords(Generation generation) =>
+        InstanceOf(generation, new Snapshot([], generation.ConfigSha256, generation.ContentSha256)).LastWords();
 }

@@ -33,7 +33,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     {
         Generation generation = effect.Generation;
         await StopListeningAsync(generation, leaving, loops, stop);
-        if (edge.Driver.StopsSoftly)
+        if (edge.DriverOf(generation.Number).StopsSoftly)
         {
             await DrainAsync(effect, leaving, post, stop);
             return;
@@ -138,10 +138,10 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
             if (pause < TimeSpan.FromMilliseconds(200)) pause *= 2;
         }
         await OpenSessionAsync(leaving, stop);
-        await edge.Driver.TellToStopAsync(ProcessIdentity.Of(generation), generation, stop);
+        await edge.DriverOf(generation.Number).TellToStopAsync(ProcessIdentity.Of(generation), generation, stop);
         leaving.IsStopped = true;
         Forget(edge, generation.Number);
-        leaving.Mark("retired", edge.Driver.StopsSoftly ? "told to stop: no new connections, the open ones finish"
+        leaving.Mark("retired", edge.DriverOf(generation.Number).StopsSoftly ? "told to stop: no new connections, the open ones finish"
             : "no new connections reach it; it is ended when the open ones have");
     }
 
@@ -336,7 +336,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
             return;
         }
         if (!_finishing.TryAdd(process, true)) return;
-        await edge.Driver.TellToStopAsync(
+        await edge.DriverOf(number).TellToStopAsync(
             process, GenerationNote.Living(edge.Runtime, edge.Name).FirstOrDefault(n => n.Generation.Number == number)?.Generation, stop);
         edge.Log.LogWarning(new EventId(156, "Unknown"),
             "pair {Pair}: generation {Number} (process {Pid}) is not in the saved state and has {Count} connections open, to clients and to servers; it was told to stop listening and ends with them, whenever that is",

@@ -13,9 +13,6 @@ internal abstract class Driver(PairEdge edge)
 {
     protected PairEdge Edge => edge;
 
-    /// <summary>As a sentence calls the server.</summary>
-    public abstract string Called { get; }
-
     /// <summary>The program of a flip, and as a generation has it written down.</summary>
     /// <param name="chosen">By an operator; it counts until the configuration names another program.</param>
     public abstract string BinaryOf(ChosenBinary? chosen);
@@ -52,6 +49,4 @@ internal abstract class Driver(PairEdge edge)
 
     protected ImmutableSortedDictionary<string, string> Variables(Snapshot snapshot) =>
         HostSurroundings.Variables(edge.Options.Server, (snapshot.EnvironmentFiles ?? []).Select(f => f.Content));
-
-    public static Driver Of(PairEdge edge) => edge.Options.Command is { } command ? new CommandDriver(edge, command) : new HaproxyDriver(edge);
 }

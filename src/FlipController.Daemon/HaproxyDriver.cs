@@ -16,8 +16,6 @@ internal sealed class HaproxyDriver(PairEdge edge) : Driver(edge)
 
     private HaproxyOptions Options => Edge.Options.Haproxy!;
 
-    public override string Called => "HAProxy";
-
     public override string BinaryOf(ChosenBinary? chosen) => chosen is not null && chosen.InsteadOf == Options.Binary ? chosen.Path : Options.Binary;
 
     public override ChosenBinary? Choose(string? binary) => binary is null ? null : new ChosenBinary(binary, Options.Binary);

@@ -20,7 +20,11 @@ internal sealed partial class Pair : IAsyncDisposable
     private readonly PairEffects _effects;
     private readonly CancellationTokenSource _stop = new();
     private Task _work = Task.CompletedTask;
-    private string? _unreadable, _notReloaded;
+    private string? _unreadable;
+    private NotReloaded? _notReloaded;
+
+    /// <summary>Of the active generation; the next one has read what there is.</summary>
+    private sealed record NotReloaded(Generation Active, string Why);
 
     /// <param name="clockSetBy">By how much the clock was set since what is saved was saved.</param>
     public Pair(PairEdge edge, TimeSpan clockSetBy)
@@ -82,14 +86,14 @@ internal sealed partial class Pair : IAsyncDisposable
         await Task.WhenAll(loop, files);
     }
 
-    /// <summary>Alive is: this pid with this start time since this boot, and its admin socket answers with the same pid.</summary>
+    /// <summary>Alive is: this pid with this start time since this boot, and an HAProxy's admin socket answers with the same pid.</summary>
     private async Task<bool> IsFoundAsync(Generation generation)
     {
         ProcessIdentity identity = ProcessIdentity.Of(generation);
         if (!identity.IsAlive) return false;
         try
         {
-            if (_edge.AdminOf(generation, s_observation) is not { } admin) return Instance.LeftBehind(_edge.PlaceOf(generation.Number)) == identity;
+            if (_edge.AdminOf(generation, s_observation) is not { } admin) return true;
             HaproxyInfo info = await admin.ShowInfoAsync(_stop.Token);
             return info.Pid == generation.Pid;
         }
@@ -142,10 +146,10 @@ internal sealed partial class Pair : IAsyncDisposable
     {
         Volatile.Write(ref _notReloaded, null);
         if (_edge.Driver is not CommandDriver driver || Options.Command is not { Reload.IsEmpty: false }) return false;
-        if (State is not { Phase: Steady or Watching, Active: { } active } || active.ConfigSha256 != snapshot.ConfigSha256) return false;
+        if (State is not { Phase: Steady or Watching, Active: { } active } || _edge.DriverOf(active.Number) != driver || active.ConfigSha256 != snapshot.ConfigSha256) return false;
         // Variables are read once, when a process starts.
         if (!SameEnvironment(_edge.Store.ReadSnapshot(active.Number), snapshot)) return false;
-        _effects.Reload(driver, snapshot.ContentSha256, why => Volatile.Write(ref _notReloaded, why));
+        _effects.Reload(driver, snapshot.ContentSha256, why => Volatile.Write(ref _notReloaded, why is null ? null : new NotReloaded(active, why)));
         return true;
     }
 
@@ -235,7 +239,7 @@ internal sealed partial class Pair : IAsyncDisposable
             Name, s.Phase.Name, active, standby, previous, retired, s.Pending is not null,
             new RedirectStatus("nftables", _edge.Redirect.ReadActive(Name)),
             _effects.Hold.Status,
-            s.LastFlip, undo is null ? null : undo.Since + Options.Watch.Undo, s.Fault ?? _loop.Unsaved ?? _effects.Rules.Fault ?? Volatile.Read(ref _unreadable) ?? Volatile.Read(ref _notReloaded),
+            s.LastFlip, undo is null ? null : undo.Since + Options.Watch.Undo, s.Fault ?? _loop.Unsaved ?? _effects.Rules.Fault ?? Volatile.Read(ref _unreadable) ?? (Volatile.Read(ref _notReloaded) is { } stale && stale.Active == s.Active ? stale.Why : null),
             Warnings(s),
             s.IsAdopted || s.IsReleased ? await _effects.Fallback.StatusAsync(stop) : null,
             s.Drain is { } order

@@ -27,12 +27,21 @@ internal sealed record PairEdge(
     public void AddChain(Generation generation) =>
         Redirect.AddGeneration(Name, generation.Number, Mark.ValueOf(generation.Tag), Mark.Mask, generation.Ports);
 
-    public Driver Driver => _driver ??= Driver.Of(this);
+    /// <summary>Of the generations that are made from now on.</summary>
+    public Driver Driver => _driver ??= Options.Command is { } command ? new CommandDriver(this, command) : new HaproxyDriver(this);
 
-    private Driver? _driver;
+    private Driver? _driver, _otherDriver;
+
+    /// <summary>Of one that is there: it may be of the other kind, from before the pair's configuration was another.</summary>
+    public Driver DriverOf(int number)
+    {
+        bool runsCommand = File.Exists(PlaceOf(number).CommandFile);
+        return runsCommand == Driver is CommandDriver ? Driver
+            : _otherDriver ??= runsCommand ? new CommandDriver(this, new CommandOptions()) : new HaproxyDriver(this);
+    }
 
     /// <inheritdoc cref="Driver.AdminOf"/>
-    public AdminSocket? AdminOf(Generation generation, TimeSpan? patience = null) => Driver.AdminOf(generation, patience);
+    public AdminSocket? AdminOf(Generation generation, TimeSpan? patience = null) => DriverOf(generation.Number).AdminOf(generation, patience);
 
     public PortBlock BlockOf(Slot slot) => slot switch { Slot.Blue => Blue, Slot.Green => Green };
 

@@ -185,7 +185,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     public void Reload(CommandDriver driver, string contentSha256, Action<string?> told) => Beside("reload", async stop =>
     {
         string? why = null;
-        foreach (Generation generation in state().Warm.Distinct())
+        foreach (Generation generation in state().Warm.Distinct().Where(g => edge.DriverOf(g.Number) == driver))
         {
             string? failed = await driver.ReloadAsync(generation, stop);
             why ??= failed is null ? null : $"{generation} does not read again what has changed: {failed}";
@@ -213,7 +213,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     /// <summary>Of a generation whose process is gone.</summary>
     public void EndRemains(Generation generation) => Beside($"remains {generation.Number}", _ =>
     {
-        edge.Driver.EndRemains(generation);
+        edge.DriverOf(generation.Number).EndRemains(generation);
         return Task.CompletedTask;
     });
 
@@ -225,7 +225,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     }
 
     private GenerationDied Died(Generation generation) => new(
-        edge.Now, generation.Number, $"died (process {generation.Pid}){(edge.Driver.LastWords(generation) is { } said ? $": {said}" : "")}");
+        edge.Now, generation.Number, $"died (process {generation.Pid}){(edge.DriverOf(generation.Number).LastWords(generation) is { } said ? $": {said}" : "")}");
 
     private async Task ProveAsync(Prove prove, CancellationToken stop)
     {
@@ -236,7 +236,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         string? why = await _gate.ProveAsync(
             prove.Candidate, edge.AdminOf(prove.Candidate), prove.Against is { } active ? edge.AdminOf(active) : null,
             question => Tell("progress", "gating", $"{prove.Candidate} must show that {question}"), stop);
-        if (why is not null && !ProcessIdentity.Of(prove.Candidate).IsAlive && edge.Driver.LastWords(prove.Candidate) is { } said)
+        if (why is not null && !ProcessIdentity.Of(prove.Candidate).IsAlive && edge.DriverOf(prove.Candidate.Number).LastWords(prove.Candidate) is { } said)
             why = $"{why}; the last it said: {said}";
         if (why is null)
         {

@@ -83,7 +83,7 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
         Generation generation, int? conntrack, ClientSockets? sockets, HaproxyInfo? info, int? streams, ConntrackFill? fill)
     {
         // One whose process is gone has none, whatever the kernel still delivers for it.
-        bool isHaproxy = edge.Options.Haproxy is not null;
+        bool isHaproxy = edge.AdminOf(generation) is not null;
         int? haproxy = info?.CurrConns ?? (!isHaproxy || ProcessIdentity.Of(generation).IsAlive ? null : 0);
         ImmutableArray<string> why = WitnessComparison.Explain(new Witnesses(
             conntrack, sockets, haproxy, streams, drains.Find(generation.Number)?.IsStopped == true,

@@ -42,7 +42,7 @@ public sealed class CommandDriverTests
               proxy_http_version 1.1;
               proxy_set_header Upgrade $http_upgrade;
               proxy_set_header Connection $connection_header;
-              proxy_read_timeout 60s;
+              proxy_read_timeout 1h;
             }
           }
         }
@@ -197,6 +197,35 @@ public sealed class CommandDriverTests
         Assert.Equal("death", after.LastFlip!.Trigger);
         Assert.Equal("v1", await pair.ServedByAsync());
         await OneIsLeftAsync(pair);
+    }
+
+    [Fact(Timeout = 120_000)]
+    public async Task A_pair_goes_from_HAProxy_to_nginx_and_back_and_loses_nobody()
+    {
+        await using PairUnderTest pair = await StartAsync(new PairYaml { Watch = "{ undo: 5s }" });
+        await using LoadRun load = await StartedAsync(pair.Load(300));
+        HeldConnection one = await pair.HoldAsync();
+        await pair.ReconfigureAsync(s_nginx with { Config = Nginx("n1"), Watch = "{ undo: 5s }" });
+        await Eventually.True(async () => await pair.ServedByAsync() == "n1", Patience, () => $"nginx should serve; {pair.DaemonLog}");
+        Assert.Equal("rolled-back", (await pair.RollbackAsync()).Outcome);
+        Assert.Equal("v1", await pair.ServedByAsync());
+        await pair.FlipByEditAsync(Nginx("n2"));
+        HeldConnection other = await pair.HoldAsync();
+        Assert.Equal(("v1", "n2"), (one.ServedBy, other.ServedBy));
+        PairStatus status = await pair.UntilAsync(s => s is { State: "steady", Retired: [{ Connections.Haproxy: 1 }] }, "the HAProxy should drain, and be asked");
+        Assert.Null(status.Active!.Connections.Haproxy);
+
+        await pair.ReconfigureAsync(new PairYaml { Config = Config("v3") });
+        await Eventually.True(async () => await pair.ServedByAsync() == "v3", Patience, () => $"HAProxy should serve; {pair.DaemonLog}");
+        await pair.UntilAsync(s => s is { State: "steady", Retired.Length: 2 }, "both should drain");
+        await one.StaysAsync();
+        await other.StaysAsync();
+        one.Dispose();
+        other.Dispose();
+        await pair.UntilAsync(s => s is { State: "steady", Retired: [] }, "both should end");
+        await pair.OneIsLeftAsync();
+        Assert.Empty(pair.Nets.Server.Pids("nginx"));
+        await PassedAsync(load);
     }
 
     [Fact(Timeout = 60_000)]

@@ -56,7 +56,7 @@ internal sealed record PairYaml
 internal sealed class PairUnderTest : IAsyncDisposable
 {
     public const string Alone = "pairs under test", Name = "edge";
-    public const int Kill = Signals.Kill, Terminate = Signals.Terminate;
+    public const int Kill = Signals.Kill, Terminate = Signals.Terminate, Hangup = 1; // SIGHUP: signal(7)
     /// <summary>FLIP_SLOW in the environment says how many times as long everything takes here, as in an emulated machine.</summary>
     public static readonly int Slowness = int.TryParse(Environment.GetEnvironmentVariable("FLIP_SLOW"), out int times) ? times : 1;
     public static readonly TimeSpan Patience = TimeSpan.FromSeconds(20) * Slowness;
@@ -117,13 +117,9 @@ internal sealed class PairUnderTest : IAsyncDisposable
         try
         {
             yaml ??= new PairYaml();
-            if (yaml.ConfigName is { } name)
-            {
-                pair.ConfigFile = pair.Files[name];
-                pair.Write(yaml.Config);
-            }
+            pair.Choose(yaml);
             before?.Invoke(pair);
-            pair.Files.Write("flipcontroller.yaml", pair.Text(yaml));
+            pair.Configure(yaml);
             pair.StartDaemon();
             PairStatus first = await pair.UntilAsync(until ?? (s => s.State == "steady"), "the first generation should serve");
             if (first.State == "faulted") return pair;
@@ -163,6 +159,25 @@ internal sealed class PairUnderTest : IAsyncDisposable
           {backend}
 
         """;
+
+    private void Choose(PairYaml yaml)
+    {
+        if (yaml.ConfigName is not { } name) return;
+        ConfigFile = Files[name];
+        Write(yaml.Config);
+    }
+
+    private void Configure(PairYaml yaml) => Files.Write("flipcontroller.yaml", Text(yaml));
+
+    /// <summary>The daemon reads another configuration for the pair.</summary>
+    public async Task ReconfigureAsync(PairYaml yaml)
+    {
+        Choose(yaml);
+        Configure(yaml);
+        int before = DaemonLog.Split("was read again").Length;
+        SignalDaemon(Hangup);
+        await Eventually.True(() => DaemonLog.Split("was read again").Length > before, Patience, () => $"the configuration should be taken\n{Tail(DaemonLog, 40)}");
+    }
 
     private string Text(PairYaml yaml) => $$"""
         control: { socket: {{Socket}} }

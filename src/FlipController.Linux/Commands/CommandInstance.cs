@@ -169,7 +169,8 @@ public sealed record CommandInstance(
         {
             string process = string.Create(CultureInfo.InvariantCulture, $"/proc/{pid}");
             return File.ReadAllText($"{process}/environ").Split('\0').Contains($"{Sign}={place.Directory}")
-                || File.ReadAllText($"{process}/cmdline").Contains(place.Directory + "/", StringComparison.Ordinal)
+                // Somebody who looks into the directory at a terminal leads no session.
+                || (ProcessIdentity.Stat.Read(pid)?.Session == pid && File.ReadAllText($"{process}/cmdline").Contains(place.Directory + "/", StringComparison.Ordinal))
                 || File.ResolveLinkTarget($"{process}/fd/1", false)?.FullName.StartsWith(place.Directory + "/", StringComparison.Ordinal) == true;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
