@@ -206,7 +206,8 @@ public sealed class CommandDriverTests
         await using LoadRun load = await StartedAsync(pair.Load(300));
         HeldConnection one = await pair.HoldAsync();
         await pair.ReconfigureAsync(s_nginx with { Config = Nginx("n1"), Watch = "{ undo: 5s }" });
-        await Eventually.True(async () => await pair.ServedByAsync() == "n1", Patience, () => $"nginx should serve; {pair.DaemonLog}");
+        await pair.UntilAsync(s => s is { State: "watching", Active.Version: null }, "nginx should serve");
+        Assert.Equal("n1", await pair.ServedByAsync());
         Assert.Equal("rolled-back", (await pair.RollbackAsync()).Outcome);
         Assert.Equal("v1", await pair.ServedByAsync());
         await pair.FlipByEditAsync(Nginx("n2"));
