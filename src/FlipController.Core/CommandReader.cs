@@ -32,7 +32,7 @@ internal static class CommandReader
             Environment = ConfigurationReader.ReadEnvironment(section, initial.Environment, faults),
             EnvironmentFiles = section.List("environment_files", initial.EnvironmentFiles, EnvironmentFile),
         };
-        Refuse(section, "output", options.Output, named, faults);
+        Refuse(section.PathOf("output"), options.Output, named, faults);
         if (!section.Has("start") && !section.IsNoMap)
             faults.Add(section.PathOf("start"), "is missing; it must be a list: the program that serves, and its arguments");
         if (section.Has("stop") && section.Has("stop_signal"))
@@ -60,9 +60,6 @@ internal static class CommandReader
         value = text;
         return text.Contains('\0') ? "text without a NUL" : null;
     }
-
-    private static void Refuse(ConfigurationSection section, string key, string text, CommandOptions commands, FaultList faults) =>
-        Refuse(section.PathOf(key), text, commands, faults);
 
     private static void Refuse(string path, string text, CommandOptions? commands, FaultList faults)
     {
@@ -100,7 +97,7 @@ internal static class CommandReader
         var services = ImmutableSortedDictionary.CreateBuilder<string, Service>(StringComparer.Ordinal);
         foreach (string name in section.Keys.ToList())
         {
-            if (!IsServiceName(name))
+            if (!IsPairName(name))
                 faults.Add(section.PathOf(name), $"{FaultList.Quote(name)} must be 1 to 32 of a-z, 0-9, _ and -, and begin with a letter or digit");
             Service? service = section.Value<Service?>(name, null, FrontAddress!);
             if (service is null) continue;
@@ -130,7 +127,7 @@ internal static class CommandReader
     private static void CheckPidfile(ConfigurationSection section, CommandOptions options, FaultList faults)
     {
         if (options.Pidfile is not { } pidfile) return;
-        Refuse(section, "pidfile", pidfile, options with { Pidfile = null }, faults);
+        Refuse(section.PathOf("pidfile"), pidfile, options with { Pidfile = null }, faults);
         if (!Placeholders.In(pidfile).Any(p => p is "generation" or "directory"))
             faults.Add(section.PathOf("pidfile"),
                 $"{FaultList.Quote(pidfile)} must have {{directory}} or {{generation}} in it: an older generation of the slot may still drain, and remove its file when it ends");

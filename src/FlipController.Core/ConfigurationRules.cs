@@ -185,8 +185,6 @@ internal static partial class ConfigurationRules
 
     public static bool IsVariableName(string name) => VariableName().IsMatch(name);
 
-    public static bool IsServiceName(string name) => ServiceName().IsMatch(name);
-
     public static bool IsPairName(string name) => PairName().IsMatch(name);
 
     public static string Listed(IEnumerable<string> names) => Joined(names, "and");
@@ -201,9 +199,6 @@ internal static partial class ConfigurationRules
 
     [GeneratedRegex(@"\A[a-z0-9][a-z0-9_-]{0,31}\z")]
     private static partial Regex PairName();
-
-    [GeneratedRegex(@"\A[a-z0-9][a-z0-9_-]{0,31}\z")]
-    private static partial Regex ServiceName();
 
     [GeneratedRegex(@"\A[A-Za-z_][A-Za-z0-9_]*\z")]
     private static partial Regex VariableName();

@@ -11,16 +11,12 @@ public static partial class Placeholders
 {
     public const string Port = "port:", Config = "config:";
 
-    private static readonly string[] s_plain = ["pair", "slot", "generation", "directory", "config", "pidfile"];
-
-    public static string Listed { get; } = string.Join(", ", s_plain.Append(Config + "NAME").Append(Port + "NAME").Select(p => $"{{{p}}}"));
+    public const string Listed = "{pair}, {slot}, {generation}, {directory}, {config}, {pidfile}, {config:NAME}, {port:NAME}";
 
     /// <summary>Those in a text that are in our manner, known or not, without their braces.</summary>
     public static IEnumerable<string> In(string text) => Any().Matches(text).Select(m => m.Groups[1].Value);
 
-    /// <summary>Whether it is one of ours; of {port:NAME} and {config:NAME} the name may still be nobody's.</summary>
-    public static bool IsKnown(string name) => s_plain.Contains(name) || IsNamed(name);
-
+    /// <summary>{port:NAME} or {config:NAME}, whoever has that name.</summary>
     public static bool IsNamed(string name) => name.StartsWith(Port, StringComparison.Ordinal) || name.StartsWith(Config, StringComparison.Ordinal);
 
     /// <summary>By which {config:NAME} asks for a file's copy.</summary>
