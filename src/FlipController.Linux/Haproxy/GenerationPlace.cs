@@ -1,7 +1,6 @@
-using System.Collections.Immutable;
 using System.Globalization;
+using System.Text;
 using FlipController.Core;
-using FlipController.Linux.Kernel;
 using FlipController.Linux.State;
 
 namespace FlipController.Linux.Haproxy;
@@ -65,7 +64,7 @@ public sealed record GenerationPlace(string Runtime, string Pair, int Number)
     /// <summary>What it read again last without a flip, as <see cref="Generation.ContentSha256"/>; null: nothing since its start.</summary>
     public string? Reloaded => File.Exists(ReloadedFile) ? File.ReadAllText(ReloadedFile) : null;
 
-    public void SaveReloaded(string contentSha256) => AtomicFile.Write(ReloadedFile, System.Text.Encoding.ASCII.GetBytes(contentSha256));
+    public void SaveReloaded(string contentSha256) => AtomicFile.Write(ReloadedFile, Encoding.ASCII.GetBytes(contentSha256));
 
     /// <summary>Tolerates absence.</summary>
     public void Remove()
