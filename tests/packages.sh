@@ -31,7 +31,7 @@ missing_packages() {
     done <<<"$needed_packages" | sort -u
 }
 
-# Installs what is missing. A haproxy.service that this brings along is kept from running; one that was there is not touched.
+# Installs what is missing. A service that this brings along is kept from running; one that was there is not touched.
 install_packages() {
     local missing policy=/usr/sbin/policy-rc.d own_policy=
     missing=$(missing_packages)
@@ -56,10 +56,11 @@ install_packages() {
     # shellcheck disable=SC2086 # one word a package
     { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1 || status=$?
     [ -z "$own_policy" ] || rm -f "$policy"
-    case " $missing " in *' haproxy '*)
-        # Only at the next boot would it start now; it was not wanted as a service.
-        if [ -d /run/systemd/system ]; then systemctl disable --now haproxy >/dev/null 2>&1 || true; fi ;;
-    esac
+    # Only at the next boot would they start now; they were not wanted as services.
+    if [ -d /run/systemd/system ]; then
+        case " $missing " in *' haproxy '*) systemctl disable --now haproxy >/dev/null 2>&1 || true ;; esac
+        case " $missing " in *' nginx-light '*) systemctl disable --now nginx >/dev/null 2>&1 || true ;; esac
+    fi
     if [ "$status" != 0 ]; then
         tail -20 "$log" >&2
         echo "installing $missing failed (apt-get exited $status)" >&2

@@ -40,12 +40,14 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 1
 # shellcheck source=tests/packages.sh
 . tests/packages.sh
-# For the tests alone: the shells whose completion scripts are checked, what speaks to HAProxy's admin socket there, and who else makes rules.
+# For the tests alone: the shells whose completion scripts are checked, what speaks to HAProxy's admin socket there, who else makes rules,
+# and another service than HAProxy.
 needed_packages+='
 socat           socat
 zsh             zsh
 fish            fish
 iptables-nft    iptables
+nginx           nginx-light
 '
 
 passed=0 failed=0 skipped=0 running='' alone=()

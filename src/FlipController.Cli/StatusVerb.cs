@@ -83,7 +83,7 @@ internal static class StatusVerb
             [
                 $"  {side}", generation.Slot, Phrases.Number(generation.Number), Phrases.Number(generation.Pid),
                 Phrases.Clock(generation.Since), sha.Length > 12 ? sha[..12] : sha,
-                Phrases.Count(open.Conntrack), Phrases.Count(open.Sockets), Phrases.Count(open.Haproxy),
+                Phrases.Count(open.Conntrack), Phrases.Count(open.Sockets), open.Haproxy is null && generation.Version is null ? "-" : Phrases.Count(open.Haproxy),
                 generation.MemoryBytes is { } memory ? Phrases.MiB(memory) : "", remark,
             ];
             table.AddRow([.. cells.Select(c => new Text(c))]);

@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Text.Json.Serialization;
 
 namespace FlipController.Core;
 
@@ -30,7 +31,10 @@ public sealed record PairOptions
 {
     /// <summary>1 to 32 of a-z, 0-9, _ and -, beginning with a letter or digit: it names chains, directories and URLs.</summary>
     public required string Name { get; init; }
-    public required HaproxyOptions Haproxy { get; init; }
+    /// <summary>Null: the pair runs commands.</summary>
+    public HaproxyOptions? Haproxy { get; init; }
+    /// <summary>Null: the pair runs HAProxy.</summary>
+    public CommandOptions? Command { get; init; }
     public PortsOptions Ports { get; init; } = new();
     public RedirectOptions Redirect { get; init; } = new();
     public HoldOptions Hold { get; init; } = new();
@@ -40,26 +44,58 @@ public sealed record PairOptions
     public ContinuityOptions Continuity { get; init; } = new();
     public HooksOptions Hooks { get; init; } = new();
 
+    /// <summary>What both kinds of pair have.</summary>
+    [JsonIgnore]
+    public ServerOptions Server => (ServerOptions?)Haproxy ?? Command!;
+
     public static bool IsName(string name) => ConfigurationRules.IsPairName(name);
 }
 
-public sealed record HaproxyOptions
+/// <summary>What a pair's servers are made from, whatever they are.</summary>
+public abstract record ServerOptions
 {
-    public required ImmutableArray<string> Config { get; init; }
-    public string Binary { get; init; } = "haproxy";
+    public ImmutableArray<string> Config { get; init; } = [];
     /// <summary>Flip by itself when the files change.</summary>
     public bool Watch { get; init; } = true;
     /// <summary>More files or directories (certificates, maps) whose change makes a flip.</summary>
     public ImmutableArray<string> AlsoWatch { get; init; } = [];
     /// <summary>How long the files must rest before a change counts.</summary>
     public TimeSpan Settle { get; init; } = TimeSpan.FromMilliseconds(200);
-    /// <summary>Variables HAProxy is started with, beside the daemon's own and those of <see cref="EnvironmentFiles"/>.</summary>
+    /// <summary>Variables the server is started with, beside those of <see cref="EnvironmentFiles"/>.</summary>
     public ImmutableSortedDictionary<string, string> Environment { get; init; } = ImmutableSortedDictionary<string, string>.Empty;
     /// <summary>Files of variables, as systemd's EnvironmentFile= names them: a leading - tolerates absence.</summary>
     public ImmutableArray<string> EnvironmentFiles { get; init; } = [];
+}
+
+public sealed record HaproxyOptions : ServerOptions
+{
+    public string Binary { get; init; } = "haproxy";
     /// <summary>The name under which this host stands in <c>peers</c> sections (HAProxy's -L); null: the host's name.</summary>
     public string? LocalPeer { get; init; }
 }
+
+/// <summary>Any other service: its programs as argument lists, run without a shell; <see cref="Placeholders"/> in them are filled.</summary>
+public sealed record CommandOptions : ServerOptions
+{
+    /// <summary>Front addresses by the name under which their private port is asked for: <c>{port:NAME}</c>.</summary>
+    public ImmutableSortedDictionary<string, Service> Services { get; init; } = ImmutableSortedDictionary<string, Service>.Empty;
+    /// <summary>Exits 0 when the copy of the configuration is right; empty: nobody is asked.</summary>
+    public ImmutableArray<string> Check { get; init; } = [];
+    public ImmutableArray<string> Start { get; init; } = [];
+    /// <summary>Where <see cref="Start"/> leaves the pid of the process that goes on without it; null: it is that process itself.</summary>
+    public string? Pidfile { get; init; }
+    /// <summary>Has the server stop listening and finish what is open.</summary>
+    public ImmutableArray<string> Stop { get; init; } = [];
+    /// <summary>The same by a signal. With neither the server is left alone until nobody is connected, and then gets SIGTERM.</summary>
+    public StopSignal? StopSignal { get; init; }
+    /// <summary>Has a running server read again what <see cref="ServerOptions.AlsoWatch"/> names; empty: a change of that is a flip.</summary>
+    public ImmutableArray<string> Reload { get; init; } = [];
+    /// <summary>Where what the server says goes; a file is appended to.</summary>
+    public string Output { get; init; } = "{directory}/output.log";
+}
+
+/// <summary>signal(7); the numbers are those of every architecture .NET runs on.</summary>
+public enum StopSignal { Hup = 1, Int = 2, Quit = 3, Usr1 = 10, Usr2 = 12, Term = 15, Winch = 28 }
 
 public sealed record PortsOptions
 {
@@ -109,7 +145,7 @@ public sealed record GateOptions
 {
     public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(30);
     public ParityRule Parity { get; init; } = ParityRule.All;
-    public ImmutableArray<HttpProbe> Probes { get; init; } = [];
+    public ImmutableArray<Probe> Probes { get; init; } = [];
     /// <summary>What a changed configuration that no longer has a front address means: a refusal, or consent.</summary>
     public DroppedServices DroppedServices { get; init; } = DroppedServices.Refuse;
     /// <summary>
@@ -122,10 +158,23 @@ public enum DroppedServices { Refuse, Allow }
 
 public enum TakenAddresses { Refuse, Allow }
 
+/// <summary>A question that a standby must answer.</summary>
+public abstract record Probe;
+
+/// <summary>A program that must exit 0.</summary>
+public sealed record CommandProbe(ImmutableArray<string> Command, TimeSpan Timeout) : Probe
+{
+    public bool Equals(CommandProbe? other) => other is not null && other.Timeout == Timeout && other.Command.SequenceEqual(Command);
+
+    public override int GetHashCode() => HashCode.Combine(Timeout, Command.Length);
+
+    public override string ToString() => $"{string.Join('\0', Command)} {Timeout}";
+}
+
 /// <param name="Service">A front address as the configuration file has it, <c>:80</c> or <c>10.0.0.1:443</c>;
 /// the probe goes to its private port.</param>
 /// <param name="Host">The Host header, and with <paramref name="Tls"/> the server name (SNI); null: the address.</param>
-public sealed record HttpProbe(string Service, string Path, string? Host, int ExpectFrom, int ExpectTo, bool Tls);
+public sealed record HttpProbe(string Service, string Path, string? Host, int ExpectFrom, int ExpectTo, bool Tls) : Probe;
 
 public sealed record WatchOptions
 {

@@ -99,14 +99,21 @@ public static class ConfigurationReader
 
     private static PairOptions ReadPair(string name, ConfigurationSection section, FaultList faults)
     {
-        ConfigurationSection haproxy = section.Section("haproxy"), ports = section.Section("ports"), redirect = section.Section("redirect"),
+        ConfigurationSection haproxy = section.Section("haproxy"), command = section.Section("command"), ports = section.Section("ports"), redirect = section.Section("redirect"),
             hold = section.Section("hold"), gate = section.Section("gate"), watch = section.Section("watch"),
             drain = section.Section("drain"), continuity = section.Section("continuity"), hooks = section.Section("hooks");
-        var initial = new PairOptions { Name = name, Haproxy = new HaproxyOptions { Config = [] } };
+        var initial = new PairOptions { Name = name };
+        bool runsCommands = section.Has("command");
+        if (runsCommands && section.Has("haproxy"))
+            faults.Add(section.PathOf("command"), "must not stand beside haproxy: a pair runs one or the other");
+        if (runsCommands && section.Has("continuity"))
+            faults.Add(section.PathOf("continuity"), "must not stand beside command: it is about what HAProxy alone tells and can be told");
+        CommandOptions? commands = runsCommands ? CommandReader.Read(command, faults) : null;
         var pair = new PairOptions
         {
             Name = name,
-            Haproxy = ReadHaproxy(haproxy, initial.Haproxy, faults),
+            Haproxy = runsCommands && !section.Has("haproxy") ? null : ReadHaproxy(haproxy, new HaproxyOptions(), faults),
+            Command = commands,
             Ports = new PortsOptions
             {
                 Blue = ports.Value("blue", initial.Ports.Blue, Whole(1024, 65535)),
@@ -136,7 +143,7 @@ public static class ConfigurationReader
             {
                 Timeout = gate.Value("timeout", initial.Gate.Timeout, Duration(TimeSpan.FromMilliseconds(100), TimeSpan.FromHours(1))),
                 Parity = gate.Value("parity", initial.Gate.Parity, OneOf([("all", ParityRule.All), ("none", ParityRule.None)])),
-                Probes = ReadProbes(gate, initial.Gate.Probes, faults),
+                Probes = ReadProbes(gate, initial.Gate.Probes, commands, faults),
                 DroppedServices = gate.Value("dropped_services", initial.Gate.DroppedServices,
                     OneOf([("refuse", DroppedServices.Refuse), ("allow", DroppedServices.Allow)])),
                 TakenAddresses = gate.Value("taken_addresses", initial.Gate.TakenAddresses,
@@ -173,7 +180,7 @@ public static class ConfigurationReader
                 Failed = ReadHook(hooks, "failed", initial.Hooks.Failed, faults),
             },
         };
-        foreach (ConfigurationSection part in new[] { haproxy, ports, redirect, hold, gate, watch, drain, continuity, hooks, section }) part.End();
+        foreach (ConfigurationSection part in new[] { haproxy, command, ports, redirect, hold, gate, watch, drain, continuity, hooks, section }) part.End();
         return pair;
     }
 
@@ -190,18 +197,18 @@ public static class ConfigurationReader
             Binary = section.Value("binary", initial.Binary, Program),
             Watch = section.Value("watch", initial.Watch, YesNo),
             AlsoWatch = section.List("also_watch", initial.AlsoWatch, AbsolutePath),
-            Settle = section.Value("settle", initial.Settle, Duration(TimeSpan.FromMilliseconds(10), TimeSpan.FromMinutes(1))),
+            Settle = section.Value("settle", initial.Settle, SettleTime),
             Environment = ReadEnvironment(section, initial.Environment, faults),
             EnvironmentFiles = section.List("environment_files", initial.EnvironmentFiles, EnvironmentFile),
             LocalPeer = section.Value("local_peer", initial.LocalPeer, PeerName),
         };
     }
 
-    private static ImmutableSortedDictionary<string, string> ReadEnvironment(
-        ConfigurationSection haproxy, ImmutableSortedDictionary<string, string> initial, FaultList faults)
+    internal static ImmutableSortedDictionary<string, string> ReadEnvironment(
+        ConfigurationSection server, ImmutableSortedDictionary<string, string> initial, FaultList faults)
     {
-        ConfigurationSection section = haproxy.Section("environment");
-        if (!haproxy.Has("environment")) return initial;
+        ConfigurationSection section = server.Section("environment");
+        if (!server.Has("environment")) return initial;
         var environment = ImmutableSortedDictionary.CreateBuilder<string, string>(StringComparer.Ordinal);
         foreach (string name in section.Keys.ToList())
         {
@@ -240,13 +247,23 @@ public static class ConfigurationReader
         return rules.ToImmutable();
     }
 
-    private static ImmutableArray<HttpProbe> ReadProbes(ConfigurationSection gate, ImmutableArray<HttpProbe> initial, FaultList faults)
+    private static ImmutableArray<Probe> ReadProbes(
+        ConfigurationSection gate, ImmutableArray<Probe> initial, CommandOptions? commands, FaultList faults)
     {
         if (gate.Items("probes") is not { } items) return initial;
-        var probes = ImmutableArray.CreateBuilder<HttpProbe>();
+        var probes = ImmutableArray.CreateBuilder<Probe>();
         foreach ((string path, ConfigurationNode node) in items)
         {
             var probe = new ConfigurationSection(faults, path, node);
+            if (probe.Has("command"))
+            {
+                if (probe.Has("http")) faults.Add(probe.PathOf("command"), "must not stand beside http: each probe is an item of its own");
+                probes.Add(new CommandProbe(
+                    CommandReader.Words(probe, "command", commands, faults),
+                    probe.Value("timeout", TimeSpan.FromSeconds(5), Duration(TimeSpan.FromMilliseconds(100), TimeSpan.FromMinutes(10)))));
+                if (!probe.Has("http")) probe.End();
+                continue;
+            }
             ConfigurationSection http = probe.Section("http");
             if (!http.Has("service"))
                 faults.Add(http.PathOf("service"), "is missing; it must be a front address, such as :80 or 10.0.0.1:443");
@@ -310,11 +327,11 @@ public static class ConfigurationReader
         var owners = new Dictionary<string, string>();
         foreach (PairOptions pair in configuration.Pairs.Values)
         {
-            for (int i = 0; i < pair.Haproxy.Config.Length; i++)
+            for (int i = 0; i < pair.Server.Config.Length; i++)
             {
-                string file = pair.Haproxy.Config[i];
+                string file = pair.Server.Config[i];
                 if (owners.TryAdd(file, pair.Name)) continue;
-                string path = $"pairs.{pair.Name}.haproxy.config[{i}]";
+                string path = $"pairs.{pair.Name}.{(pair.Haproxy is null ? "command" : "haproxy")}.config[{i}]";
                 faults.Add(path, owners[file] == pair.Name
                     ? $"{FaultList.Quote(file)} must stand in the list once"
                     : $"{FaultList.Quote(file)} must not be the file of two pairs; pair {owners[file]} has it");

@@ -24,6 +24,8 @@ internal static partial class ConfigurationRules
         int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out value) && value >= least && value <= most
             ? null : $"a whole number between {least} and {most}";
 
+    public static Rule<TimeSpan> SettleTime { get; } = Duration(TimeSpan.FromMilliseconds(10), TimeSpan.FromMinutes(1));
+
     public static string? Ratio(string text, out double value) =>
         double.TryParse(text, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out value) && value is >= 0 and <= 1
             ? null : "a number between 0 and 1";
@@ -72,6 +74,27 @@ internal static partial class ConfigurationRules
         value = text.StartsWith('-') ? $"-{path}" : path;
         return must is null && !text.StartsWith("--", StringComparison.Ordinal)
             ? null : "an absolute path, without . or .., with a leading - if the file may be absent";
+    }
+
+    public static string? FrontAddress(string text, out Service value)
+    {
+        bool parsed = Service.TryParse(text, out Service? service);
+        value = service!;
+        return parsed ? null : "a front address, such as :80, 10.0.0.1:443 or \"[::]:80\" (both families)";
+    }
+
+    public static string? SignalName(string text, out StopSignal? value)
+    {
+        string name = text.StartsWith("SIG", StringComparison.Ordinal) ? text[3..] : text;
+        value = Enum.GetValues<StopSignal>().Where(s => s.ToString().ToUpperInvariant() == name).Select(s => (StopSignal?)s).FirstOrDefault();
+        return value is null ? Either(Enum.GetNames<StopSignal>().Select(n => n.ToUpperInvariant()).Order(StringComparer.Ordinal)) : null;
+    }
+
+    /// <summary>A path that may begin with {directory} and have other placeholders in it.</summary>
+    public static string? FilledPath(string text, out string value)
+    {
+        value = text;
+        return AbsolutePath(text.StartsWith("{directory}/", StringComparison.Ordinal) ? text["{directory}".Length..] : text, out _);
     }
 
     public static string? VariableValue(string text, out string value)

@@ -27,12 +27,12 @@ public static class Slots
 /// <param name="ConfigSha256">SHA-256 of the configuration files' bytes one after the other: <c>cat FILE... | sha256sum</c>.</param>
 /// <param name="ContentSha256">SHA-256 over every watched file, certificates included: what decides whether something changed.</param>
 /// <param name="Tag">What the connection mark carries for this generation; unlike the number it has a bounded range.</param>
-/// <param name="Version">What <c>haproxy -v</c> says of the binary that runs.</param>
+/// <param name="Version">What <c>haproxy -v</c> says of the binary that runs; null: it is not HAProxy, and nobody asks it.</param>
 /// <param name="Binary">The program, as it was named; null: an earlier version of the controller did not write it down.</param>
 /// <param name="Loops">Those of its services to which its own configuration connects; null in what an older version has saved.</param>
 public sealed record Generation(
     int Number, Slot Slot, int Pid, long StartTicks, string BootId, string ConfigSha256, string ContentSha256,
-    DateTimeOffset Since, ImmutableArray<ServicePort> Ports, int Tag, string Version, string? Binary = null,
+    DateTimeOffset Since, ImmutableArray<ServicePort> Ports, int Tag, string? Version, string? Binary = null,
     ImmutableArray<Service>? Loops = null)
 {
     /// <summary>Generations are the same when their numbers are: everything else follows from it.</summary>

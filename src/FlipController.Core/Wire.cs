@@ -44,18 +44,19 @@ public sealed record RedirectStatus(string Method, int? Generation);
 public sealed record HoldStatus(string Configured, string Method, string Why);
 
 /// <param name="Ports">Front address to private port.</param>
+/// <param name="Version">HAProxy's own; null: the pair runs commands.</param>
 /// <param name="Closes">For a retired generation: when its drain deadline comes.</param>
 /// <param name="MemoryBytes">Resident memory of its process; null: it is gone.</param>
 /// <param name="Leaving">For a previous or retired generation: how far it is.</param>
 public sealed record GenerationStatus(
     string Slot, int Number, int Pid, [property: JsonPropertyName("config_sha256")] string ConfigSha256, DateTimeOffset Since,
-    ImmutableSortedDictionary<string, int> Ports, ConnectionCounts Connections, string Version, DateTimeOffset? Closes,
+    ImmutableSortedDictionary<string, int> Ports, ConnectionCounts Connections, string? Version, DateTimeOffset? Closes,
     [property: JsonPropertyName("memory_bytes")] long? MemoryBytes = null, LeavingStatus? Leaving = null);
 
 /// <summary>Three witnesses side by side; null: that one could not be asked.</summary>
 /// <param name="Conntrack">Conntrack entries with the generation's mark in a state that means a live connection.</param>
 /// <param name="Sockets">The kernel's sockets of its process on its private ports, and what the kernel still delivers of those it closed.</param>
-/// <param name="Haproxy">HAProxy's own CurrConns.</param>
+/// <param name="Haproxy">HAProxy's own CurrConns; null for what is not HAProxy.</param>
 /// <param name="Why">Why they disagree, a sentence each; null: they do not.</param>
 public sealed record ConnectionCounts(int? Conntrack, int? Sockets, int? Haproxy, ImmutableArray<string>? Why = null);
 

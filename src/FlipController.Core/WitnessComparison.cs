@@ -10,12 +10,13 @@ namespace FlipController.Core;
 /// <param name="TableEntries">Entries of the whole host's table, against <paramref name="TableLimit"/> (nf_conntrack_max).</param>
 /// <param name="HaproxyConnections">CurrConns.</param>
 /// <param name="HaproxyStreams">Streams, several on one HTTP/2 connection; null: not asked.</param>
+/// <param name="IsHaproxy">False: it is another program, and there are two witnesses.</param>
 /// <param name="HaproxyStopping">It was told to finish, and cannot be asked but through a session opened before.</param>
 /// <param name="HasQuic">Some of its clients may have no socket and no entry of their own.</param>
 public sealed record Witnesses(
     int? ConntrackLive, ClientSockets? Sockets, int? HaproxyConnections, int? HaproxyStreams, bool HaproxyStopping,
     TimeSpan? ConntrackExpires = null, int? ConntrackMissing = null, int? TableEntries = null, int? TableLimit = null,
-    bool HasQuic = false);
+    bool IsHaproxy = true, bool HasQuic = false);
 
 /// <summary>Why the witnesses disagree, in words for an operator. Pure.</summary>
 public static class WitnessComparison
@@ -29,17 +30,18 @@ public static class WitnessComparison
         var why = ImmutableArray.CreateBuilder<string>();
         ClientSockets? sockets = seen.Sockets;
         int? total = sockets?.Total;
+        string server = seen.IsHaproxy ? "HAProxy" : "the server";
 
         if (sockets is { HalfClosed: > 0 and var half })
-            Say($"{Count(half, "client has", "clients have")} finished and HAProxy has not (close-wait): it still answers them, or waits for its server");
+            Say($"{Count(half, "client has", "clients have")} finished and {server} has not (close-wait): it still answers them, or waits for its server");
         if (sockets is { Finishing: > 0 and var finishing })
-            Say($"{Count(finishing, "connection is", "connections are")} finished by HAProxy and not by the client (fin-wait)");
+            Say($"{Count(finishing, "connection is", "connections are")} finished by {server} and not by the client (fin-wait)");
         if (sockets is { Orphans: > 0 and var orphans })
-            Say($"{Count(orphans, "connection is", "connections are")} closed by HAProxy and still being delivered by the kernel; HAProxy's end does not cut {(orphans == 1 ? "it" : "them")}");
+            Say($"{Count(orphans, "connection is", "connections are")} closed by {server} and still being delivered by the kernel; {server}'s end does not cut {(orphans == 1 ? "it" : "them")}");
         if (sockets is { OrphansOfUnknown: > 0 and var unknown })
             Say($"{Count(unknown, "more is", "more are")} still being delivered on ports that a later generation uses as well, and may be its own");
         if (sockets is { NotAccepted: > 0 and var waiting })
-            Say($"{Count(waiting, "connection waits", "connections wait")} to be accepted by HAProxy");
+            Say($"{Count(waiting, "connection waits", "connections wait")} to be accepted by {server}");
 
         bool full = seen is { TableEntries: { } entries, TableLimit: > 0 and var limit } && entries >= NearlyFull * limit;
         if (full)
@@ -69,7 +71,7 @@ public static class WitnessComparison
 
         if (seen.ConntrackLive is null) Say("conntrack cannot be asked");
         if (sockets is null) Say("the kernel's sockets cannot be asked");
-        if (seen.HaproxyConnections is null)
+        if (seen.HaproxyConnections is null && seen.IsHaproxy)
             Say(seen.HaproxyStopping
                 ? "HAProxy cannot be asked: it stops, and the session opened before that was lost with an earlier run of the controller"
                 : "HAProxy cannot be asked");

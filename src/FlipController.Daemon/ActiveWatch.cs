@@ -57,8 +57,8 @@ internal sealed class ActiveWatch(PairEdge edge, Func<PairState> state, Action<P
     {
         try
         {
-            await new AdminSocket(edge.PlaceOf(active.Number).AdminSocket, s_answerWithin).ShowInfoAsync(stop);
-            return true;
+            await (edge.AdminOf(active, s_answerWithin)?.ShowInfoAsync(stop) ?? Task.CompletedTask);
+            return true; // who has no admin socket is not asked
         }
         catch (FlipException)
         {

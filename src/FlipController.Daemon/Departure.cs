@@ -2,24 +2,25 @@ using System.Collections.Concurrent;
 using System.Collections.Immutable;
 using FlipController.Core;
 using FlipController.Core.Machine;
+using FlipController.Linux;
 using FlipController.Linux.Clients;
 using FlipController.Linux.Haproxy;
 using FlipController.Linux.Kernel;
+using FlipController.Linux.State;
 
 namespace FlipController.Daemon;
 
 /// <summary>How generations leave: discarded before they had traffic, retired after, closed when they stay too long.</summary>
 internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger ledger, DatagramFlows flows)
 {
-    // SIGUSR1 (HAProxy's management.txt, 4), SIGTERM, SIGKILL: signal(7)
-    private const int SoftStop = 10, Terminate = 15, Kill = 9;
+    private const int Terminate = 15, Kill = 9; // SIGTERM, SIGKILL: signal(7)
     private static readonly TimeSpan s_politeEnd = TimeSpan.FromSeconds(3);
     // A SYN-ACK is sent five times, the last time after 31 s, and given up after 63 (tcp(7), tcp_synack_retries).
     private static readonly TimeSpan s_longestOpening = TimeSpan.FromSeconds(64);
 
     // Timers take no more than 49 days; a clock that is set meanwhile is looked at again.
     private static readonly TimeSpan s_longestDelay = TimeSpan.FromMinutes(1);
-    private static readonly TimeSpan s_afterFailure = TimeSpan.FromMilliseconds(500);
+    private static readonly TimeSpan s_nextLook = TimeSpan.FromMilliseconds(500);
     private static readonly TimeSpan s_lastArrivals = TimeSpan.FromMilliseconds(100);
 
     private readonly long _unkeptAtStart = UnkeptSyns.Count();
@@ -32,6 +33,42 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     {
         Generation generation = effect.Generation;
         await StopListeningAsync(generation, leaving, loops, stop);
+        if (edge.DriverOf(generation.Number).StopsSoftly)
+        {
+            await DrainAsync(effect, leaving, post, stop);
+            return;
+        }
+        using var over = CancellationTokenSource.CreateLinkedTokenSource(stop);
+        Task ended = EndWhenLeftAsync(generation, over.Token), drained = DrainAsync(effect, leaving, post, over.Token);
+        // One that is kept past its deadline is waited for as well; whatever fails ends both, and is done again.
+        if (!(await Task.WhenAny(ended, drained)).IsCompletedSuccessfully || ended.IsCompleted || edge.Options.Drain.AtDeadline == AtDeadline.Close)
+            await over.CancelAsync();
+        try
+        {
+            await Task.WhenAll(ended, drained);
+        }
+        catch (OperationCanceledException) when (!stop.IsCancellationRequested)
+        {
+            // The other one has done it.
+        }
+    }
+
+    /// <summary>What is not told to stop has no end of its own: it is ended when nobody is connected any more, twice looked.</summary>
+    private async Task EndWhenLeftAsync(Generation generation, CancellationToken stop)
+    {
+        for (bool wasLeft = false; ;)
+        {
+            bool isLeft = (await PairLedger.SocketsAsync(state(), generation, stop)).Total == 0 && Standing(generation) is null;
+            if (isLeft && wasLeft) break;
+            wasLeft = isLeft;
+            await Task.Delay(isLeft ? s_lastArrivals : s_nextLook, edge.Time, stop);
+        }
+        await EndAsync(edge, ProcessIdentity.Of(generation), CancellationToken.None);
+    }
+
+    private async Task DrainAsync(Retire effect, Leaving leaving, Action<PairEvent> post, CancellationToken stop)
+    {
+        Generation generation = effect.Generation;
         ImmutableArray<DrainDeadline> deadlines = DrainDeadline.Of(edge.Options.Drain, generation.Ports, effect.Since, effect.ClosesAt);
         if (deadlines.IsEmpty)
         {
@@ -85,7 +122,6 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     private async Task StopAsync(Generation generation, Leaving leaving, LoopKeeping loops, CancellationToken stop)
     {
         leaving.Enter("opening", edge.Now + s_longestOpening, "soft stop");
-        ProcessIdentity process = ProcessIdentity.Of(generation);
         long began = edge.Time.GetTimestamp();
         TimeSpan pause = TimeSpan.FromMilliseconds(20);
         // Who has found a socket of its own an instant before it led elsewhere queues there an instant after.
@@ -102,10 +138,11 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
             if (pause < TimeSpan.FromMilliseconds(200)) pause *= 2;
         }
         await OpenSessionAsync(leaving, stop);
-        process.Signal(SoftStop);
+        await edge.DriverOf(generation.Number).TellToStopAsync(ProcessIdentity.Of(generation), generation, stop);
         leaving.IsStopped = true;
         Forget(edge, generation.Number);
-        leaving.Mark("retired", "told to stop: no new connections, the open ones finish");
+        leaving.Mark("retired", edge.DriverOf(generation.Number).StopsSoftly ? "told to stop: no new connections, the open ones finish"
+            : "no new connections reach it; it is ended when the open ones have");
     }
 
     /// <summary>
@@ -114,10 +151,10 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     /// </summary>
     private async Task OpenSessionAsync(Leaving leaving, CancellationToken stop)
     {
-        if (leaving.Session is not null) return;
+        if (leaving.Session is not null || edge.AdminOf(leaving.Generation) is not { } admin) return;
         try
         {
-            await edge.Sessions.KeepAsync(leaving.Generation.Number, await edge.AdminOf(leaving.Generation).OpenSessionAsync(stop));
+            await edge.Sessions.KeepAsync(leaving.Generation.Number, await admin.OpenSessionAsync(stop));
         }
         catch (FlipException e)
         {
@@ -269,7 +306,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
                     edge.Log.LogWarning("pair {Pair}: the connections of {Generation} cannot be closed one by one now: {Why}; it is tried again until {Until:HH:mm:ss}",
                         edge.Name, generation, e.Message, until.ToLocalTime());
                 told = e.Message;
-                await Task.Delay(s_afterFailure, edge.Time, stop);
+                await Task.Delay(s_nextLook, edge.Time, stop);
             }
         }
     }
@@ -299,7 +336,8 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
             return;
         }
         if (!_finishing.TryAdd(process, true)) return;
-        process.Signal(SoftStop);
+        await edge.DriverOf(number).TellToStopAsync(
+            process, GenerationNote.Living(edge.Runtime, edge.Name).FirstOrDefault(n => n.Generation.Number == number)?.Generation, stop);
         edge.Log.LogWarning(new EventId(156, "Unknown"),
             "pair {Pair}: generation {Number} (process {Pid}) is not in the saved state and has {Count} connections open, to clients and to servers; it was told to stop listening and ends with them, whenever that is",
             edge.Name, number, process.Pid, open);
@@ -310,6 +348,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
         var died = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         using var ends = new DeathWatch();
         ends.Add(process, _ => died.TrySetResult());
+        IReadOnlyList<ProcessIdentity> family = ProcessFamily.Of(process.Pid);
         if (!process.Signal(Terminate)) return;
         try
         {
@@ -319,6 +358,8 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
         {
             process.Signal(Kill);
         }
+        // A master that was killed could not end its workers.
+        foreach (ProcessIdentity member in family) member.Signal(Kill);
     }
 
     /// <summary>

@@ -123,7 +123,7 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
                 if (undelivered == 0) await leaving.LetGoAsync();
                 return undelivered;
             }
-            if (!leaving.IsStopped) return (await edge.AdminOf(leaving.Generation).ShowInfoAsync(stop)).CurrConns;
+            if (!leaving.IsStopped && edge.AdminOf(leaving.Generation) is { } admin) return (await admin.ShowInfoAsync(stop)).CurrConns;
         }
         catch (FlipException e) when (e is not KernelException)
         {

@@ -187,12 +187,20 @@ internal sealed class Fleet(
 
     private static string Text(PairOptions o) => string.Join('\n', o with
     {
-        Haproxy = o.Haproxy with { Config = [], AlsoWatch = [], EnvironmentFiles = [], Environment = ImmutableSortedDictionary<string, string>.Empty }, Gate = o.Gate with { Probes = [] },
+        Haproxy = o.Haproxy is null ? null : new HaproxyOptions { Binary = o.Haproxy.Binary, LocalPeer = o.Haproxy.LocalPeer },
+        Command = o.Command is null ? null : new CommandOptions { Pidfile = o.Command.Pidfile, StopSignal = o.Command.StopSignal, Output = o.Command.Output },
+        Gate = o.Gate with { Probes = [] },
         Drain = o.Drain with { Services = ImmutableSortedDictionary<string, TimeSpan>.Empty }, Hooks = new HooksOptions(),
         Hold = o.Hold with { Devices = [] },
-    }, string.Join('\0', o.Hold.Devices), string.Join('\0', o.Haproxy.Config), string.Join('\0', o.Haproxy.AlsoWatch), string.Join('\0', o.Gate.Probes),
-        string.Join('\0', o.Haproxy.EnvironmentFiles), string.Join('\0', o.Haproxy.Environment), string.Join('\0', o.Drain.Services),
+    }, Text(o.Server), o.Command is { } command ? Text(command) : "", string.Join('\0', o.Hold.Devices), string.Join('\0', o.Gate.Probes),
+        string.Join('\0', o.Drain.Services),
         string.Join('\0', o.Hooks.Switched), string.Join('\0', o.Hooks.Drained), string.Join('\0', o.Hooks.Failed));
+
+    private static string Text(ServerOptions o) => string.Join('\n', o.Watch, o.Settle, string.Join('\0', o.Config), string.Join('\0', o.AlsoWatch),
+        string.Join('\0', o.EnvironmentFiles), string.Join('\0', o.Environment));
+
+    private static string Text(CommandOptions o) => string.Join('\n', string.Join('\0', o.Services),
+        string.Join('\0', o.Check), string.Join('\0', o.Start), string.Join('\0', o.Stop), string.Join('\0', o.Reload));
 
     public async ValueTask DisposeAsync()
     {

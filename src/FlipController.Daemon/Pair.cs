@@ -21,6 +21,10 @@ internal sealed partial class Pair : IAsyncDisposable
     private readonly CancellationTokenSource _stop = new();
     private Task _work = Task.CompletedTask;
     private string? _unreadable;
+    private NotReloaded? _notReloaded;
+
+    /// <summary>Of the active generation; the next one has read what there is.</summary>
+    private sealed record NotReloaded(Generation Active, string Why);
 
     /// <param name="clockSetBy">By how much the clock was set since what is saved was saved.</param>
     public Pair(PairEdge edge, TimeSpan clockSetBy)
@@ -63,6 +67,7 @@ internal sealed partial class Pair : IAsyncDisposable
         foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) Recovery.Note(_edge, generation);
         _loop.Post(new Restarted(_edge.Now, alive.ToImmutable(), redirectTo, _edge.Options.Drain.MaxRetired));
         foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) _effects.Follow(generation);
+        foreach (Generation generation in saved.Generations.Where(g => !alive.Contains(g.Number))) _effects.EndRemains(generation);
         _effects.Relieve();
         _effects.KeepServerState();
         _effects.WatchDrains();
@@ -71,7 +76,7 @@ internal sealed partial class Pair : IAsyncDisposable
         if (redirectTo is { } active && saved.Generations.FirstOrDefault(g => g.Number == active) is { } leading) _effects.LeadFlows(leading);
         _effects.RehearseHold([.. saved.Generations.Where(g => alive.Contains(g.Number))]);
         Task loop = Task.Run(() => _loop.RunAsync(_stop.Token));
-        Task files = _edge.Options.Haproxy.Watch ? Task.Run(() => WatchFilesAsync(_stop.Token)) : Task.CompletedTask;
+        Task files = _edge.Options.Server.Watch ? Task.Run(() => WatchFilesAsync(_stop.Token)) : Task.CompletedTask;
         _work = BothAsync(loop, files);
     }
 
@@ -82,14 +87,14 @@ internal sealed partial class Pair : IAsyncDisposable
         await Task.WhenAll(loop, files);
     }
 
-    /// <summary>Alive is: this pid with this start time since this boot, and its admin socket answers with the same pid.</summary>
+    /// <summary>Alive is: this pid with this start time since this boot, and an HAProxy's admin socket answers with the same pid.</summary>
     private async Task<bool> IsFoundAsync(Generation generation)
     {
         ProcessIdentity identity = ProcessIdentity.Of(generation);
         if (!identity.IsAlive) return false;
         try
         {
-            var admin = new AdminSocket(_edge.PlaceOf(generation.Number).AdminSocket, s_observation);
+            if (_edge.AdminOf(generation, s_observation) is not { } admin) return true;
             HaproxyInfo info = await admin.ShowInfoAsync(_stop.Token);
             return info.Pid == generation.Pid;
         }
@@ -114,10 +119,13 @@ internal sealed partial class Pair : IAsyncDisposable
 
     private async Task WatchFilesAsync(CancellationToken stop)
     {
-        using var changes = new FileChanges(_edge.Options.Haproxy, _edge.Time);
+        using var changes = new FileChanges(_edge.Options.Server, _edge.Time);
         await changes.RunAsync(
-            State.Active?.ContentSha256,
-            FilesHold,
+            State.Active is { } active ? _edge.ContentOf(active) : null,
+            snapshot =>
+            {
+                if (!ReloadedInstead(snapshot)) FilesHold(snapshot);
+            },
             why =>
             {
                 Volatile.Write(ref _unreadable, why);
@@ -134,8 +142,23 @@ internal sealed partial class Pair : IAsyncDisposable
             });
     }
 
+    /// <summary>What lies beside the configuration has changed, it alone, and the pair has a command that has it read again.</summary>
+    private bool ReloadedInstead(Snapshot snapshot)
+    {
+        Volatile.Write(ref _notReloaded, null);
+        if (_edge.Driver is not CommandDriver driver || Options.Command is not { Reload.IsEmpty: false }) return false;
+        if (State is not { Phase: Steady or Watching, Active: { } active } || _edge.DriverOf(active.Number) != driver || active.ConfigSha256 != snapshot.ConfigSha256) return false;
+        // Variables are read once, when a process starts.
+        if (!SameEnvironment(_edge.Store.ReadSnapshot(active.Number), snapshot)) return false;
+        _effects.Reload(driver, snapshot.ContentSha256, why => Volatile.Write(ref _notReloaded, why is null ? null : new NotReloaded(active, why)));
+        return true;
+    }
+
+    private static bool SameEnvironment(Snapshot? one, Snapshot other) => one is not null
+        && (one.EnvironmentFiles ?? []).SelectMany(f => f.Content).SequenceEqual((other.EnvironmentFiles ?? []).SelectMany(f => f.Content));
+
     private void FilesHold(Snapshot snapshot) => _loop.Post(new FlipAsked(_edge.Now, new FlipWish(
-        FlipTrigger.Files, $"{string.Join(", ", _edge.Options.Haproxy.Config)} changed", false, snapshot.ContentSha256, null, [])));
+        FlipTrigger.Files, $"{string.Join(", ", Options.Server.Config.IsEmpty ? Options.Server.AlsoWatch : Options.Server.Config)} changed", false, snapshot.ContentSha256, null, [])));
 
     public async Task<FlipRecord> FlipAsync(FlipRequest request)
     {
@@ -143,10 +166,8 @@ internal sealed partial class Pair : IAsyncDisposable
             && await _effects.Fallback.StatusAsync(_stop.Token) is { Listens: true })
             throw new RefusedException($"pair {Name}: {Refusal.AlreadyReleased.Sentence()}");
         return await _loop.AskAsync<FlipRecord>(id => new FlipAsked(
-            _edge.Now, new FlipWish(FlipTrigger.Operator, request.Reason, request.AllowDrop, null, null, [id], Chosen(request.Binary))));
+            _edge.Now, new FlipWish(FlipTrigger.Operator, request.Reason, request.AllowDrop, null, null, [id], _edge.Driver.Choose(request.Binary))));
     }
-
-    private ChosenBinary? Chosen(string? path) => path is null ? null : new ChosenBinary(path, Options.Haproxy.Binary);
 
     /// <summary>
     /// Finds whom NEW connections would be taken over from. It throws what stands in the way, before anything is begun.
@@ -219,7 +240,7 @@ internal sealed partial class Pair : IAsyncDisposable
             Name, s.Phase.Name, active, standby, previous, retired, s.Pending is not null,
             new RedirectStatus(_edge.Redirect.Method, _edge.Redirect.ReadActive(Name)),
             _effects.Hold.Status,
-            s.LastFlip, undo is null ? null : undo.Since + Options.Watch.Undo, s.Fault ?? _loop.Unsaved ?? _effects.Rules.Fault ?? Volatile.Read(ref _unreadable),
+            s.LastFlip, undo is null ? null : undo.Since + Options.Watch.Undo, s.Fault ?? _loop.Unsaved ?? _effects.Rules.Fault ?? Volatile.Read(ref _unreadable) ?? (Volatile.Read(ref _notReloaded) is { } stale && stale.Active == s.Active ? stale.Why : null),
             Warnings(s),
             s.IsAdopted || s.IsReleased ? await _effects.Fallback.StatusAsync(stop) : null,
             s.Drain is { } order
@@ -243,7 +264,7 @@ internal sealed partial class Pair : IAsyncDisposable
         : new GenerationStatus(
             g.Slot.Name(), g.Number, g.Pid, g.ConfigSha256, g.Since,
             g.Ports.ToImmutableSortedDictionary(p => p.Service.ToString(), p => p.PrivatePort), counts[g.Number], g.Version, null,
-            ProcessMemory.Resident(g.Pid), _effects.Drains.Find(g.Number)?.Status);
+            ProcessMemory.OfFamily(g.Pid), _effects.Drains.Find(g.Number)?.Status);
 
     /// <summary>Its text without the key of the peers: whoever may ask for it may not write into stick tables.</summary>
     private string Shown(RenderedFile file)
@@ -259,7 +280,7 @@ internal sealed partial class Pair : IAsyncDisposable
     {
         Snapshot snapshot = _effects.Start.ReadFiles();
         RenderedConfiguration rendered = await _effects.Start.RenderAsync(
-            _effects.Start.BinaryOf(State.Binary), snapshot, _edge.PlaceOf(State.LastNumber + 1), slot, stop);
+            _edge.Driver.BinaryOf(State.Binary), snapshot, _edge.PlaceOf(State.LastNumber + 1), slot, stop);
         return new RenderReport(
             Name, slot.Name(), [.. rendered.Files.Select(f => new RenderedText(f.Path, f.Source, Shown(f)))],
             [.. rendered.Notes.Select(n => n.ToString())]);

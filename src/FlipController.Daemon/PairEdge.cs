@@ -20,11 +20,28 @@ internal sealed record PairEdge(
 
     public PairPorts Ports => new(Name, Blue, Green);
 
+    /// <summary>What it has read of its files: when it started, or later without a flip.</summary>
+    public string ContentOf(Generation generation) => PlaceOf(generation.Number).Reloaded ?? generation.ContentSha256;
+
     /// <summary>Makes a generation's chain, which must not be there.</summary>
     public void AddChain(Generation generation) =>
         Redirect.AddGeneration(Name, generation.Number, Mark.ValueOf(generation.Tag), Mark.Mask, generation.Ports);
 
-    public AdminSocket AdminOf(Generation generation) => new(PlaceOf(generation.Number).AdminSocket);
+    /// <summary>Of the generations that are made from now on.</summary>
+    public Driver Driver => _driver ??= Options.Command is { } command ? new CommandDriver(this, command) : new HaproxyDriver(this);
+
+    private Driver? _driver, _otherDriver;
+
+    /// <summary>Of one that is there: it may be of the other kind, from before the pair's configuration was another.</summary>
+    public Driver DriverOf(int number)
+    {
+        bool runsCommand = File.Exists(PlaceOf(number).CommandFile);
+        return runsCommand == Driver is CommandDriver ? Driver
+            : _otherDriver ??= runsCommand ? new CommandDriver(this, new CommandOptions()) : new HaproxyDriver(this);
+    }
+
+    /// <inheritdoc cref="Driver.AdminOf"/>
+    public AdminSocket? AdminOf(Generation generation, TimeSpan? patience = null) => DriverOf(generation.Number).AdminOf(generation, patience);
 
     public PortBlock BlockOf(Slot slot) => slot switch { Slot.Blue => Blue, Slot.Green => Green };
 
@@ -54,13 +71,13 @@ internal sealed record PairEdge(
         return sockets.CountByPort(TcpStates.Live, SpanOf(generation)).Where(p => Owns(generation, p.Key)).Sum(p => p.Value);
     }
 
-    /// <summary>Its process listens on one of them; or the kernel does not tell.</summary>
+    /// <summary>Its process, or a descendant, listens on one of them; or the kernel does not tell.</summary>
     public static bool Listens(Generation generation)
     {
         try
         {
             using var sockets = new SockDiag();
-            return ProcessSockets.ListeningPorts(sockets, generation.Pid).Any(l => Owns(generation, l.Port))
+            return ProcessSockets.FamilyPorts(sockets, generation.Pid).Any(l => Owns(generation, l.Port))
                 || (generation.Ports.Any(p => !p.Service.IsTcp) && ProcessSockets.ReceivingPorts(sockets, generation.Pid).Any(l => Owns(generation, l.Port)));
         }
         catch (KernelException)

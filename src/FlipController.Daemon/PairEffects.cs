@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using FlipController.Core;
 using FlipController.Core.Machine;
 using FlipController.Linux;
+using FlipController.Linux.Commands;
 using FlipController.Linux.Gate;
 using FlipController.Linux.Kernel;
 using FlipController.Linux.Redirect;
@@ -46,13 +47,13 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
 
     private Departure Leave => _departure ??= new Departure(edge, state, Ledger, _flows);
 
-    private readonly UndoWatch _undo = new(edge);
+    private UndoWatch? _undo;
     private readonly Hooks _hooks = new(edge);
 
     public Fallback Fallback { get; } = new(edge, state);
 
     private readonly ServerStateKeeping _serverState = new(edge, state);
-    private readonly Gate _gate = new(edge.Options.Gate, edge.Time);
+    private readonly Gate _gate = new(edge.Options.Gate, edge.Time, g => new CommandWords(edge.Options, edge.PlaceOf(g.Number), g));
 
     public StandbyStart Start => _start ??= new StandbyStart(edge, state, Fallback, _serverState, Ports);
 
@@ -90,7 +91,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 break;
             case Watch watch:
                 Drains.Begin(watch.Undo.Previous).Enter("warm", watch.Undo.Since + edge.Options.Watch.Undo, "soft stop");
-                Beside("watch", stop => _undo.RunAsync(watch, post, stop));
+                Beside("watch", stop => (_undo ??= new UndoWatch(edge, _gate)).RunAsync(watch, post, stop));
                 break;
             case Unwatch:
                 Cease("watch");
@@ -195,6 +196,23 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         if (_loops.IsOutdated()) Beside("loops", _loops.KeepAsync);
     }
 
+    /// <summary>The warm generations read again what their configuration names; a flip that began meanwhile has read it already.</summary>
+    /// <param name="told">Why it could not be done; null: it was.</param>
+    public void Reload(CommandDriver driver, string contentSha256, Action<string?> told) => Beside("reload", async stop =>
+    {
+        string? why = null;
+        foreach (Generation generation in state().Warm.Distinct().Where(g => edge.DriverOf(g.Number) == driver))
+        {
+            string? failed = await driver.ReloadAsync(generation, stop);
+            why ??= failed is null ? null : $"{generation} does not read again what has changed: {failed}";
+            if (failed is null) edge.PlaceOf(generation.Number).SaveReloaded(contentSha256);
+            edge.Log.Log(failed is null ? LogLevel.Information : LogLevel.Warning, new EventId(167, "Reload"), "pair {Pair}: {What}",
+                edge.Name, failed is null ? $"{generation} was told to read again what has changed" : why);
+        }
+        told(why);
+        Tell(why is null ? "progress" : "fault", state().Phase.Name, why ?? "the files beside the configuration changed, and are read again without a flip (command.reload)");
+    });
+
     /// <summary>From now on its death is an event.</summary>
     public void Follow(Generation generation)
     {
@@ -202,10 +220,18 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         edge.Deaths.Add(ProcessIdentity.Of(generation), _ =>
         {
             _followed.TryRemove(generation.Number, out ProcessIdentity? _);
+            EndRemains(generation);
             if (Drains.Find(generation.Number) is not { IsStopped: true }) post(Died(generation));
             else Beside($"deliver {generation.Number}", stop => DeliverAsync(generation, stop));
         });
     }
+
+    /// <summary>Of a generation whose process is gone.</summary>
+    public void EndRemains(Generation generation) => Beside($"remains {generation.Number}", _ =>
+    {
+        edge.DriverOf(generation.Number).EndRemains(generation);
+        return Task.CompletedTask;
+    });
 
     /// <summary>What the process has closed the kernel may still be delivering: it has drained when that has arrived.</summary>
     private async Task DeliverAsync(Generation generation, CancellationToken stop)
@@ -214,7 +240,8 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         post(Died(generation));
     }
 
-    private GenerationDied Died(Generation generation) => new(edge.Now, generation.Number, $"died (process {generation.Pid})");
+    private GenerationDied Died(Generation generation) => new(
+        edge.Now, generation.Number, $"died (process {generation.Pid}){(edge.DriverOf(generation.Number).LastWords(generation) is { } said ? $": {said}" : "")}");
 
     private async Task ProveAsync(Prove prove, CancellationToken stop)
     {
@@ -225,6 +252,8 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         string? why = await _gate.ProveAsync(
             prove.Candidate, edge.AdminOf(prove.Candidate), prove.Against is { } active ? edge.AdminOf(active) : null,
             question => Tell("progress", "gating", $"{prove.Candidate} must show that {question}"), stop);
+        if (why is not null && !ProcessIdentity.Of(prove.Candidate).IsAlive && edge.DriverOf(prove.Candidate.Number).LastWords(prove.Candidate) is { } said)
+            why = $"{why}; the last it said: {said}";
         if (why is null)
         {
             await _serverState.SaveAsync(prove.Candidate, stop);
@@ -306,12 +335,14 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
             : new FallbackFailed(edge.Now, prove.Run.Id, $"{why}; {PairEdge.Holds(prove.Active)}."));
     }
 
-    /// <summary>Its failure is not the switch's: a HAProxy at low priority serves all the same.</summary>
+    /// <summary>Its failure is not the switch's: a server at low priority serves all the same.</summary>
     private void Hurry(Generation generation)
     {
         try
         {
             ProcessIdentity.Of(generation).SetNiceness(0);
+            // One that chose a priority of its own keeps it.
+            foreach (ProcessIdentity member in ProcessFamily.Of(generation.Pid).Skip(1).Where(p => p.IsNicest)) member.SetNiceness(0);
         }
         catch (KernelException e)
         {

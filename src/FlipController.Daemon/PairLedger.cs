@@ -51,12 +51,12 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
         return (peer, port) => ledger.FirstSeen(mark, peer, port) is { } seen ? (seen.Instant, seen.IsExact) : (null, false);
     }
 
-    /// <summary>Null: it stops, and nobody has a session with it.</summary>
+    /// <summary>Null: it stops, and nobody has a session with it; or it is not HAProxy.</summary>
     public AdminChannel? ChannelOf(Generation generation) => drains.Find(generation.Number) switch
     {
         { Session: { } session } => new AdminChannel(session),
         { IsStopped: true } => null,
-        _ => new AdminChannel(new AdminSocket(edge.PlaceOf(generation.Number).AdminSocket, s_observation)),
+        _ => edge.AdminOf(generation, s_observation) is { } admin ? new AdminChannel(admin) : null,
     };
 
     /// <summary>Of every generation there is, by number.</summary>
@@ -83,11 +83,12 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
         Generation generation, int? conntrack, ClientSockets? sockets, HaproxyInfo? info, int? streams, ConntrackFill? fill)
     {
         // One whose process is gone has none, whatever the kernel still delivers for it.
-        int? haproxy = info?.CurrConns ?? (ProcessIdentity.Of(generation).IsAlive ? null : 0);
+        bool isHaproxy = edge.AdminOf(generation) is not null;
+        int? haproxy = info?.CurrConns ?? (!isHaproxy || ProcessIdentity.Of(generation).IsAlive ? null : 0);
         ImmutableArray<string> why = WitnessComparison.Explain(new Witnesses(
             conntrack, sockets, haproxy, streams, drains.Find(generation.Number)?.IsStopped == true,
             TableEntries: (int?)fill?.Entries, TableLimit: (int?)fill?.Limit,
-            HasQuic: generation.Ports.Any(p => p.Service.Transport == Transport.Quic)));
+            IsHaproxy: isHaproxy, HasQuic: generation.Ports.Any(p => p.Service.Transport == Transport.Quic)));
         return new ConnectionCounts(conntrack, sockets?.Total, haproxy, why.IsEmpty ? null : why);
     }
 

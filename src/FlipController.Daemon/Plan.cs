@@ -16,7 +16,8 @@ internal sealed class Plan(PairEdge edge, StandbyStart start)
 
     public async Task<PlanReport> MakeAsync(PairState s, string? binary, CancellationToken stop)
     {
-        string runs = start.BinaryOf(s.Binary), planned = binary ?? runs;
+        _ = edge.Driver.Choose(binary);
+        string runs = edge.Driver.BinaryOf(s.Binary), planned = binary ?? runs;
         Slot slot = s.Active?.Slot.Other() ?? Slot.Blue;
         var problems = ImmutableArray.CreateBuilder<string>();
         Snapshot? before = s.Active is { } a ? edge.Store.ReadSnapshot(a.Number) : null, after = null;
@@ -31,7 +32,7 @@ internal sealed class Plan(PairEdge edge, StandbyStart start)
             AtomicFile.EnsurePrivateDirectory(directory);
             after = start.ReadFiles();
             configuration = await DiffAsync(directory, before, after, stop);
-            version = (await HaproxyBinary.BuildAsync(planned, stop)).Version.Text;
+            version = await edge.Driver.VersionAsync(planned, stop);
             rendered = await start.RenderAsync(planned, after, place, slot, stop);
             int tag = edge.Mark.NextTag(s.LastNumber + 1, s.Generations.Select(g => g.Tag).ToHashSet());
             rules = await DiffAsync(
@@ -40,9 +41,9 @@ internal sealed class Plan(PairEdge edge, StandbyStart start)
             start.RefuseUnknown(rendered);
             otherSecret = await start.OtherSecretAsync(planned, rendered, s.Active, stop);
             await start.RefuseTakenAsync(rendered, s.Active, s.IsAdopted, stop);
-            Instance instance = start.InstanceOf(planned, rendered, place, after);
+            Instance instance = edge.Driver.InstanceOf(planned, rendered, place, slot, after);
             instance.WriteFiles();
-            if (await instance.CheckAsync(stop) is { } rejected) problems.Add($"HAProxy rejects the configuration: {rejected}");
+            if (await instance.CheckAsync(stop) is { } rejected) problems.Add($"{instance.Called} rejects the configuration: {rejected}");
         }
         catch (FlipException e)
         {
@@ -57,12 +58,12 @@ internal sealed class Plan(PairEdge edge, StandbyStart start)
         if (edge.Options.Gate.DroppedServices == DroppedServices.Refuse && now.Except(then).Any())
             problems.Add("front addresses would be dropped, which is refused without --allow-drop (gate.dropped_services)");
         if (start.Ports.Refusal is { } refusal) problems.Add(refusal);
-        if (s.HeldSlot is { } held && s.Active is { } serving && serving.Slot != held)
+        if (s.HeldSlot is { } held && s.Active is { } holder && holder.Slot != held)
             problems.Add($"the {held.Name()} slot is held for maintenance; `flipctl undrain {edge.Name}` gives it back");
         BinaryReport? binaryNow = s.Active is null ? null : new BinaryReport(s.Active.Binary ?? runs, s.Active.Version);
         var binaryThen = new BinaryReport(planned, version);
         return new PlanReport(
-            edge.Name, after?.ContentSha256 != s.Active?.ContentSha256 || (binaryNow is not null && binaryNow != binaryThen), slot.Name(),
+            edge.Name, after?.ContentSha256 != (s.Active is { } serving ? edge.ContentOf(serving) : null) || (binaryNow is not null && binaryNow != binaryThen), slot.Name(),
             Texts(then.Except(now)), Texts(now.Except(then)), Texts(now.Intersect(then)),
             rendered is null ? [] : await ChangedAsync(runs, s.Active, before, rendered, stop), configuration, rules, binaryNow, binaryThen,
             await RuntimeAsync(s.Active, stop), rendered is null ? [] : [.. rendered.Notes.Select(n => n.ToString()), .. otherSecret is null ? Array.Empty<string>() : [otherSecret]], problems.ToImmutable());

@@ -15,6 +15,8 @@ namespace FlipController.Daemon;
 /// <param name="active">Null: there is none whose changes could be lost.</param>
 internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Generation? active)
 {
+    /// <summary>What is not HAProxy has no such changes.</summary>
+    private readonly Generation? _active = active is not null && edge.AdminOf(active) is not null ? active : null;
     private const int MostSentences = 200;
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30), s_patienceBack = TimeSpan.FromSeconds(1);
     // The gate's verdict must not grow old before the switch.
@@ -24,12 +26,13 @@ internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Gen
     /// <summary>Before the gate.</summary>
     public async Task BeginAsync(CancellationToken stop)
     {
+        if (edge.AdminOf(candidate) is null) return;
         string? failed = await BoundedAsync(edge, async bound =>
         {
             GenerationPlace place = edge.PlaceOf(candidate.Number);
             if (RuntimeBaseline.Files.Read(place) is null) RuntimeBaseline.Files.Save(place, await TakeAsync(place, bound));
-            if (edge.Options.Continuity.RuntimeChanges == RuntimeChangesRule.Carry && active is not null)
-                await LookAsync(active, withLate: false, bound);
+            if (edge.Options.Continuity.RuntimeChanges == RuntimeChangesRule.Carry && _active is not null)
+                await LookAsync(_active, withLate: false, bound);
         }, s_patience, stop);
         if (failed is not null)
             edge.Log.LogWarning(new EventId(150, "RuntimeUnread"),
@@ -39,11 +42,14 @@ internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Gen
     /// <summary>What the candidate's files give; nobody has changed anything on it yet.</summary>
     private async Task<RuntimeState> TakeAsync(GenerationPlace place, CancellationToken stop)
     {
-        RuntimeState own = (await RuntimeReading.ReadAsync(edge.AdminOf(candidate), stop)).AsConfigured();
-        if (active is null || !SavedServerState.IsLoadedBy(place)) return own;
-        RuntimeState now = await RuntimeReading.ReadAsync(edge.AdminOf(active), stop);
-        return own.WithoutLoaded(BaselineOf(active, now), now);
+        RuntimeState own = (await RuntimeReading.ReadAsync(Admin(candidate), stop)).AsConfigured();
+        if (_active is null || !SavedServerState.IsLoadedBy(place)) return own;
+        RuntimeState now = await RuntimeReading.ReadAsync(Admin(_active), stop);
+        return own.WithoutLoaded(BaselineOf(_active, now), now);
     }
+
+    /// <summary>Without one nothing here is begun.</summary>
+    private AdminSocket Admin(Generation generation) => edge.AdminOf(generation)!;
 
     private RuntimeState BaselineOf(Generation generation, RuntimeState now) =>
         RuntimeBaseline.Files.Read(edge.PlaceOf(generation.Number)) ?? now.AsConfigured();
@@ -52,16 +58,16 @@ internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Gen
     /// <param name="tell">Told what will be lost, while there is time to do something about it.</param>
     public async Task<RuntimeFate?> EndAsync(Action<string> tell, CancellationToken stop)
     {
-        if (active is null) return null;
+        if (_active is null || edge.AdminOf(candidate) is null) return null;
         ImmutableArray<RuntimeChange> changes = [];
         string? failed = await BoundedAsync(
-            edge, async bound => changes = await LookAsync(active, withLate: true, bound), s_patienceLate, stop);
+            edge, async bound => changes = await LookAsync(_active, withLate: true, bound), s_patienceLate, stop);
         ImmutableArray<string> carried = Sentences(changes.Where(c => c.Why is null));
         ImmutableArray<string> lost = Sentences(changes.Where(c => c.Why is not null));
         if (edge.Options.Continuity.RuntimeChanges == RuntimeChangesRule.Carry)
             failed ??= await BoundedAsync(edge, async bound => RuntimeBaseline.Switch.Save(
-                edge.PlaceOf(candidate.Number), await RuntimeReading.ReadAsync(edge.AdminOf(candidate), bound)), s_patienceLate, stop);
-        if (failed is not null) lost = lost.Add($"whatever was changed at run time on {active}: {failed}");
+                edge.PlaceOf(candidate.Number), await RuntimeReading.ReadAsync(Admin(candidate), bound)), s_patienceLate, stop);
+        if (failed is not null) lost = lost.Add($"whatever was changed at run time on {_active}: {failed}");
         foreach (string sentence in carried)
             edge.Log.LogInformation(new EventId(151, "RuntimeCarried"), "pair {Pair}: carried to {Candidate}: {Change}",
                 edge.Name, candidate, sentence);
@@ -75,15 +81,15 @@ internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Gen
 
     private async Task<ImmutableArray<RuntimeChange>> LookAsync(Generation from, bool withLate, CancellationToken stop)
     {
-        RuntimeState now = await RuntimeReading.ReadAsync(edge.AdminOf(from), stop);
-        RuntimeState there = await RuntimeReading.ReadAsync(edge.AdminOf(candidate), stop);
+        RuntimeState now = await RuntimeReading.ReadAsync(Admin(from), stop);
+        RuntimeState there = await RuntimeReading.ReadAsync(Admin(candidate), stop);
         RuntimeState file = RuntimeBaseline.Files.Read(edge.PlaceOf(candidate.Number)) ?? there.AsConfigured();
         var changes = new RuntimeChanges(BaselineOf(from, now), now, file, there, withLate, _made);
         ImmutableArray<RuntimeChange> found = changes.All();
         // What the standby has already, a server state loaded at its start gave it.
         if (edge.Options.Continuity.RuntimeChanges != RuntimeChangesRule.Carry)
             return [.. found.Select(c => c.Commands.IsEmpty ? c : c with { Why = "" })];
-        ImmutableArray<RuntimeChange> made = await RuntimeCarry.MakeAsync(edge.AdminOf(candidate), changes.Undone, found, stop);
+        ImmutableArray<RuntimeChange> made = await RuntimeCarry.MakeAsync(Admin(candidate), changes.Undone, found, stop);
         _made = changes.Made;
         return made;
     }
@@ -94,14 +100,15 @@ internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Gen
     /// </summary>
     public static async Task GoBackAsync(PairEdge edge, Generation current, Generation previous, CancellationToken stop)
     {
-        if (edge.Options.Continuity.RuntimeChanges != RuntimeChangesRule.Carry) return;
+        if (edge.Options.Continuity.RuntimeChanges != RuntimeChangesRule.Carry
+            || edge.AdminOf(current) is not { } from || edge.AdminOf(previous) is not { } to) return;
         ImmutableArray<RuntimeChange> changes = [];
         string? failed = await BoundedAsync(edge, async bound =>
         {
             if (RuntimeBaseline.Switch.Read(edge.PlaceOf(current.Number)) is not { } atSwitch) return;
-            RuntimeState now = await RuntimeReading.ReadAsync(edge.AdminOf(current), bound);
-            RuntimeState there = await RuntimeReading.ReadAsync(edge.AdminOf(previous), bound);
-            changes = await RuntimeCarry.MakeAsync(edge.AdminOf(previous), [], RuntimeChanges.Since(atSwitch, now, there), bound);
+            RuntimeState now = await RuntimeReading.ReadAsync(from, bound);
+            RuntimeState there = await RuntimeReading.ReadAsync(to, bound);
+            changes = await RuntimeCarry.MakeAsync(to, [], RuntimeChanges.Since(atSwitch, now, there), bound);
         }, s_patienceBack, stop);
         foreach (RuntimeChange change in changes)
             edge.Log.Log(change.Why is null ? LogLevel.Information : LogLevel.Warning, new EventId(154, "RuntimeBack"),
@@ -116,9 +123,9 @@ internal sealed class RuntimeContinuity(PairEdge edge, Generation candidate, Gen
     /// <summary>What a flip now would carry or lose; nothing is touched.</summary>
     public static async Task<ImmutableArray<RuntimeChangeReport>> PlanAsync(PairEdge edge, Generation? active, CancellationToken stop)
     {
-        if (active is null) return [];
+        if (active is null || edge.AdminOf(active) is not { } admin) return [];
         bool carries = edge.Options.Continuity.RuntimeChanges == RuntimeChangesRule.Carry;
-        RuntimeState now = await RuntimeReading.ReadAsync(edge.AdminOf(active), stop);
+        RuntimeState now = await RuntimeReading.ReadAsync(admin, stop);
         RuntimeState before = RuntimeBaseline.Files.Read(edge.PlaceOf(active.Number)) ?? now.AsConfigured();
         return
         [

@@ -40,10 +40,10 @@ internal sealed class ServerStateKeeping(PairEdge edge, Func<PairState> state)
     /// <summary>Its failure keeps nothing from going on: the one saved before stays.</summary>
     public async Task SaveAsync(Generation? generation, CancellationToken stop)
     {
-        if (generation is null || !SavedServerState.IsLoadedBy(edge.PlaceOf(generation.Number))) return;
+        if (generation is null || edge.AdminOf(generation, s_patience) is not { } admin || !SavedServerState.IsLoadedBy(edge.PlaceOf(generation.Number))) return;
         try
         {
-            await _saved.SaveAsync(new AdminSocket(edge.PlaceOf(generation.Number).AdminSocket, s_patience), stop);
+            await _saved.SaveAsync(admin, stop);
         }
         catch (Exception e) when (e is FlipException or IOException or UnauthorizedAccessException)
         {

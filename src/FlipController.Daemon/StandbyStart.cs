@@ -1,7 +1,7 @@
 using System.Collections.Immutable;
-using System.Net;
 using FlipController.Core;
 using FlipController.Core.Machine;
+using FlipController.Linux;
 using FlipController.Linux.Files;
 using FlipController.Linux.Haproxy;
 using FlipController.Linux.Kernel;
@@ -13,7 +13,7 @@ namespace FlipController.Daemon;
 /// <summary>From the user's files to a standby that is up: read, render, validate, start. Nothing that has traffic is touched.</summary>
 internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallback fallback, ServerStateKeeping serverState, PrivatePorts ports)
 {
-    private readonly WatchedFiles _files = new(edge.Options.Haproxy);
+    private readonly WatchedFiles _files = new(edge.Options.Server);
 
     /// <summary>Prepared or PrepareFailed; a failure leaves nothing behind.</summary>
     public async Task<PairEvent> RunAsync(Prepare effect, IReadOnlySet<int> livingTags, CancellationToken stop)
@@ -26,7 +26,7 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
             Snapshot snapshot = Content(run);
             if (run.Wish.Trigger == FlipTrigger.Files && snapshot.ContentSha256 == effect.Active?.ContentSha256)
                 return new PrepareFailed(edge.Now, run.Number, "nothing relevant changed", Unchanged: true);
-            string binary = BinaryOf(run.Binary);
+            string binary = edge.Driver.BinaryOf(run.Binary);
             RenderedConfiguration rendered = await RenderAsync(binary, snapshot, place, run.Slot, stop);
             RefuseUnknown(rendered);
             if (await OtherSecretAsync(binary, rendered, effect.Active, stop) is { } other)
@@ -34,17 +34,17 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
             RefuseDropped(rendered, effect.Active, run.Wish.AllowDrop);
             edge.Fronts.Claim(edge.Name, run.Number, [.. rendered.Services.Select(p => p.Service)]);
             await RefuseTakenAsync(rendered, effect.Active, effect.MayTake, stop);
-            Instance instance = InstanceOf(binary, rendered, place, snapshot);
+            Instance instance = edge.Driver.InstanceOf(binary, rendered, place, run.Slot, snapshot);
             instance.WriteFiles();
             await serverState.FillAsync([.. rendered.ServerStateFiles.Select(f => (f.Path, f.Backend))], effect.Active, stop);
-            if (await instance.CheckAsync(stop) is { } rejected) throw new FlipException($"HAProxy rejects the configuration: {rejected}");
+            if (await instance.CheckAsync(stop) is { } rejected) throw new FlipException($"{instance.Called} rejects the configuration: {rejected}");
             edge.Store.SaveSnapshot(run.Number, snapshot);
             ProcessIdentity process = await instance.StartAsync(stop);
             // It says so itself: one process less to start beside the traffic than asking the binary.
-            string version = (await new AdminSocket(place.AdminSocket).ShowInfoAsync(stop)).Version;
             var generation = new Generation(
                 run.Number, run.Slot, process.Pid, process.StartTicks, process.BootId, snapshot.ConfigSha256, snapshot.ContentSha256,
-                edge.Now, rendered.Services, edge.Mark.NextTag(run.Number, livingTags), version, binary, rendered.Loops);
+                edge.Now, rendered.Services, edge.Mark.NextTag(run.Number, livingTags), null, binary, rendered.Loops);
+            if (edge.AdminOf(generation) is { } admin) generation = generation with { Version = (await admin.ShowInfoAsync(stop)).Version };
             Recovery.Note(edge, generation);
             edge.Redirect.RemoveGeneration(edge.Name, run.Number);
             edge.AddChain(generation);
@@ -59,10 +59,6 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
         }
     }
 
-    /// <summary>What an operator chose counts until the configuration names another program.</summary>
-    public string BinaryOf(ChosenBinary? chosen) =>
-        chosen is not null && chosen.InsteadOf == edge.Options.Haproxy.Binary ? chosen.Path : edge.Options.Haproxy.Binary;
-
     /// <summary>What the active generation serves; without one, what was served when it is known, else what the files say.</summary>
     public async Task<ImmutableArray<Service>> ServicesAsync(
         Generation? active, ImmutableArray<Service>? before, PairState s, CancellationToken stop)
@@ -70,7 +66,7 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
         if (active is not null) return [.. active.Ports.Select(p => p.Service)];
         if (before is { IsDefaultOrEmpty: false } known) return known;
         RenderedConfiguration rendered = await RenderAsync(
-            BinaryOf(s.Binary), ReadFiles(), edge.PlaceOf(s.LastNumber + 1), Slot.Blue, stop);
+            edge.Driver.BinaryOf(s.Binary), ReadFiles(), edge.PlaceOf(s.LastNumber + 1), Slot.Blue, stop);
         return [.. rendered.Services.Select(p => p.Service)];
     }
 
@@ -82,7 +78,6 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
     public async Task<RenderedConfiguration> RenderAsync(
         string binary, Snapshot snapshot, GenerationPlace place, Slot slot, CancellationToken stop)
     {
-        HaproxySurroundings surroundings = await HostSurroundings.OfAsync(binary, Variables(snapshot), stop);
         PortBlock block = edge.BlockOf(slot);
         using var sockets = new SockDiag();
         // A warm or retiring generation may still listen in the slot: its ports are left alone, so it never stands in the way.
@@ -90,30 +85,12 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
         // Nor where one connects to itself: that goes on after it has stopped listening, to the active generation.
         foreach (Generation living in state().Generations)
             taken.UnionWith(living.Ports.Where(p => living.Loops?.Contains(p.Service) == true).Select(p => p.PrivatePort));
-        ProjectionResult result = Projection.Render(
-            [.. snapshot.Files.Select(f => new SourceFile(f.Path, f.Content))],
-            new SlotPlace(
-                place.Directory, place.AdminSocket, block, taken, edge.Options.Haproxy.LocalPeer ?? Dns.GetHostName(), Tables(place.Number)),
-            surroundings);
-        return result.Configuration
-            ?? throw new FlipException(string.Join(" | ", result.Faults.Select(f => $"{f.File}:{f.Line}: {f.Message}")));
+        return await edge.Driver.RenderAsync(binary, snapshot, place, slot, taken, stop);
     }
-
-    private TablePeer? Tables(int number) => edge.Options.Continuity.StickTables == StickTablesRule.Shared
-        ? TablePeer.Free(edge.Name, edge.Store.PeersKey(), number)
-        : null;
-
-    public Instance InstanceOf(string binary, RenderedConfiguration rendered, GenerationPlace place, Snapshot snapshot) =>
-        new(binary, rendered, place, WorkingDirectory(snapshot)) { Environment = Variables(snapshot) };
-
-    private ImmutableSortedDictionary<string, string> Variables(Snapshot snapshot) =>
-        HostSurroundings.Variables(edge.Options.Haproxy, (snapshot.EnvironmentFiles ?? []).Select(f => f.Content));
 
     public PrivatePorts Ports => ports;
 
     public Snapshot ReadFiles() => _files.Read();
-
-    private static string WorkingDirectory(Snapshot snapshot) => Path.GetDirectoryName(snapshot.Files[0].Path)!;
 
     /// <summary>A slip in redirect.udp would leave the senders it is about to the usual.</summary>
     public void RefuseUnknown(RenderedConfiguration rendered)

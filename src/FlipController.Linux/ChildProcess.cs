@@ -21,7 +21,7 @@ public enum ChildEnvironment
 /// </summary>
 public sealed record ChildProcess(string Executable, ImmutableArray<string> Arguments)
 {
-    private static readonly (string, string)[] s_plain =
+    internal static readonly (string Name, string Value)[] Plain =
     [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/"), ("LANG", "C.UTF-8"),
     ];
@@ -103,7 +103,7 @@ public sealed record ChildProcess(string Executable, ImmutableArray<string> Argu
         {
             if (Beside != ChildEnvironment.Inherited) start.Environment.Clear();
             if (Beside == ChildEnvironment.Plain)
-                foreach (var (name, value) in s_plain) start.Environment[name] = value;
+                foreach (var (name, value) in Plain) start.Environment[name] = value;
             foreach (var (name, value) in Environment) start.Environment[name] = value;
         });
     }

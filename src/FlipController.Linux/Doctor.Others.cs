@@ -43,7 +43,8 @@ public static partial class Doctor
                 if (there.Active(pair.Name) is { } active && there.Pairs[pair.Name].Generations.TryGetValue(active, out ImmutableArray<ServicePort> ports))
                     return [.. ports.Select(p => p.Service)];
             }
-            TrialCopy copy = await TrialCopy.OfAsync(pair.Haproxy.Config, pair.Haproxy.Binary, check: false, cancel);
+            if (pair.Command is { } command) return [.. command.Services.Values];
+            TrialCopy copy = await TrialCopy.OfAsync(pair.Haproxy!.Config, pair.Haproxy.Binary, check: false, cancel);
             return [.. (copy.Projection.Configuration?.Services ?? []).Select(p => p.Service)];
         }
         catch (FlipException)

@@ -34,11 +34,14 @@ public static partial class Doctor
         if (configuration is null) lines.Add(await HaproxyAsync("haproxy", "haproxy", cancel));
         foreach (PairOptions pair in looked.Pairs.Values)
         {
-            lines.Add(await HaproxyAsync($"pair {pair.Name}: haproxy", pair.Haproxy.Binary, cancel));
-            lines.AddRange(pair.Haproxy.Config.Select(f => Readable($"pair {pair.Name}: configuration", f, warning: false)));
-            lines.AddRange(pair.Haproxy.EnvironmentFiles.Where(f => !f.StartsWith('-'))
+            if (pair.Haproxy is { } haproxy) lines.Add(await HaproxyAsync($"pair {pair.Name}: haproxy", haproxy.Binary, cancel));
+            if (pair.Command is { } command)
+                lines.AddRange(new[] { command.Check, command.Start, command.Stop, command.Reload }
+                    .Where(c => !c.IsEmpty).Select(c => c[0]).Distinct().Select(p => Command(pair.Name, p)));
+            lines.AddRange(pair.Server.Config.Select(f => Readable($"pair {pair.Name}: configuration", f, warning: false)));
+            lines.AddRange(pair.Server.EnvironmentFiles.Where(f => !f.StartsWith('-'))
                 .Select(f => Readable($"pair {pair.Name}: environment", f, warning: false)));
-            lines.AddRange(pair.Haproxy.AlsoWatch.Select(f => Readable($"pair {pair.Name}: also_watch", f, warning: true)));
+            lines.AddRange(pair.Server.AlsoWatch.Select(f => Readable($"pair {pair.Name}: also_watch", f, warning: true)));
             foreach (string program in new[] { pair.Hooks.Switched, pair.Hooks.Drained, pair.Hooks.Failed }
                 .Where(h => !h.IsEmpty).Select(h => h[0]).Distinct())
                 lines.Add(Hook(pair.Name, program));
@@ -218,6 +221,16 @@ public static partial class Doctor
         : new CheckLine($"pair {pair}: hook", false, $"{program}: {Marshal.GetPInvokeErrorMessage(error)}",
             $"chmod +x {program}, or name another", Warning: true);
 
+    private static CheckLine Command(string pair, string program)
+    {
+        string subject = $"pair {pair}: command";
+        string path = ChildProcess.Plain.First(v => v.Name == "PATH").Value;
+        string[] places = program.Contains('/') ? [program] : [.. path.Split(':').Select(d => $"{d}/{program}")];
+        return places.FirstOrDefault(p => Access(p, ExecuteOk) == 0) is { } found
+            ? new CheckLine(subject, true, $"{found} can be run")
+            : new CheckLine(subject, false, $"{program} cannot be run{(program.Contains('/') ? "" : $": it is not in {path}")}", "install it, or name it by its path");
+    }
+
     private static CheckLine Directory(string subject, string path)
     {
         if (System.IO.Directory.Exists(path))
@@ -274,7 +287,7 @@ public static partial class Doctor
             || !int.TryParse(ReadOrEmpty("/proc/sys/fs/inotify/max_user_instances"), out int instances))
             return new CheckLine("inotify", false, "the kernel has none: changed files are not noticed", "use flipctl flip", Warning: true);
         // One instance and one directory for each file, at most.
-        int needed = configuration.Pairs.Values.Where(p => p.Haproxy.Watch).Sum(p => p.Haproxy.Config.Length + p.Haproxy.AlsoWatch.Length);
+        int needed = configuration.Pairs.Values.Where(p => p.Server.Watch).Sum(p => p.Server.Config.Length + p.Server.AlsoWatch.Length);
         string found = $"{watches} watches and {instances} instances per user, {needed} needed here";
         return needed < watches / 2 && needed < instances / 2
             ? new CheckLine("inotify", true, found)

@@ -49,12 +49,12 @@ public sealed class ConfigurationTests
         PairOptions edge = read.Pairs["edge"];
         Assert.Equal(("/run/x/c.sock", "ops", "[::1]:9200", "/srv/state", "/run/x"),
             (read.Control.Socket, read.Control.Group, read.Metrics?.Listen, read.State, read.Runtime));
-        Assert.Equal(["/a.cfg", "/b.cfg"], edge.Haproxy.Config);
-        Assert.Equal(("/opt/haproxy", false, TimeSpan.FromSeconds(1)), (edge.Haproxy.Binary, edge.Haproxy.Watch, edge.Haproxy.Settle));
-        Assert.Equal(["/certs"], edge.Haproxy.AlsoWatch);
-        Assert.Equal([new("A", "b c"), new("_1", "x")], edge.Haproxy.Environment);
-        Assert.Equal(["-/etc/default/haproxy", "/e"], edge.Haproxy.EnvironmentFiles);
-        Assert.Equal("lb1.example.org", edge.Haproxy.LocalPeer);
+        Assert.Equal(["/a.cfg", "/b.cfg"], edge.Haproxy!.Config);
+        Assert.Equal(("/opt/haproxy", false, TimeSpan.FromSeconds(1)), (edge.Haproxy!.Binary, edge.Haproxy!.Watch, edge.Haproxy!.Settle));
+        Assert.Equal(["/certs"], edge.Haproxy!.AlsoWatch);
+        Assert.Equal([new("A", "b c"), new("_1", "x")], edge.Haproxy!.Environment);
+        Assert.Equal(["-/etc/default/haproxy", "/e"], edge.Haproxy!.EnvironmentFiles);
+        Assert.Equal("lb1.example.org", edge.Haproxy!.LocalPeer);
         Assert.Equal(new PortsOptions { Blue = 30000, Green = 30100 }, edge.Ports);
         Assert.Equal((0x0ff00000u, LostRules.Report), (edge.Redirect.MarkMask, edge.Redirect.Lost));
         Assert.Equal([new(":514", UdpRule.Stick), new("quic@[::1]:443", UdpRule.Move)], edge.Redirect.Udp);

@@ -90,7 +90,7 @@ public sealed class PlantedLinkTests : IDisposable
         {
             OwnSockets = [_directory["x.g00001"]],
         };
-        new Instance("haproxy", copy, place, "/").WriteFiles();
+        new HaproxyInstance("haproxy", copy, place, "/").WriteFiles();
         Assert.Null(new DirectoryInfo(place.Directory).LinkTarget);
         Assert.Equal(OwnerOnly | UnixFileMode.UserExecute, File.GetUnixFileMode(place.Directory));
         Assert.All(Directory.GetFiles(place.Directory), f => Assert.Equal(OwnerOnly, File.GetUnixFileMode(f)));

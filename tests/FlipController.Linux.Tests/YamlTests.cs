@@ -48,7 +48,9 @@ public sealed partial class YamlTests
         ConfigurationResult result = YamlFile.ParseConfiguration(Uncommented(), "flipcontroller.yaml");
         Assert.Empty(result.Faults);
         Assert.Equal("127.0.0.1:9107", result.Configuration!.Metrics!.Listen);
-        Assert.Equal([new HttpProbe(":80", "/healthz", "example.org", 200, 399, false)], result.Configuration.Pairs["edge"].Gate.Probes);
+        Assert.Equal<Probe>([new HttpProbe(":80", "/healthz", "example.org", 200, 399, false), new CommandProbe(["/usr/local/bin/ask", "{port::80}"], TimeSpan.FromSeconds(5))],
+            result.Configuration.Pairs["edge"].Gate.Probes);
+        Assert.Equal(new CommandOptions().Output, result.Configuration.Pairs["web"].Command!.Output);
         Assert.Equal(["/usr/local/bin/tell", "{pair}", "{to}"], result.Configuration.Pairs["edge"].Hooks.Switched);
         return Task.CompletedTask;
     }
@@ -167,7 +169,7 @@ public sealed partial class YamlTests
 
     /// <summary>The annotated file with its commented examples in the place of the defaults they follow.</summary>
     private static string Uncommented() =>
-        Example().Replace(Replaced().Replace(File.ReadAllText(Annotated), "$1# $2: $3\n"), "$1$2: ");
+        Example().Replace(Replaced().Replace(OtherPair().Replace(File.ReadAllText(Annotated), "  "), "$1# $2: $3\n"), "$1$2: ");
 
     /// <summary>Dotted paths of every option a configuration record has, as YAML spells them.</summary>
     private static IEnumerable<string> Options(Type type, string path) => type.GetProperties().SelectMany(p =>
@@ -175,13 +177,15 @@ public sealed partial class YamlTests
         string here = path + Snake(p.Name);
         Type t = Nullable.GetUnderlyingType(p.PropertyType) ?? p.PropertyType;
         if (t == typeof(ImmutableSortedDictionary<string, PairOptions>)) return Options(typeof(PairOptions), here + ".*.");
-        if (t == typeof(ImmutableArray<HttpProbe>)) 
-            return new[] { "service", "path", "host", "expect", "tls" }.Select(k => $"{here}.http.{k}");
+        if (t == typeof(ImmutableArray<Probe>))
+            return new[] { "http.service", "http.path", "http.host", "http.expect", "http.tls", "command", "timeout" }.Select(k => $"{here}.{k}");
+        if (t == typeof(ServerOptions)) return []; // one of those that stand beside it
         return t.Namespace == typeof(Configuration).Namespace && t.IsClass ? Options(t, here + ".") : [here];
     });
 
     private static IEnumerable<string> Leaves(ConfigurationNode node, string path) => node switch
     {
+        MapNode when path.EndsWith(".services.", StringComparison.Ordinal) => [path.TrimEnd('.')],
         MapNode { Entries.IsEmpty: false } map => map.Entries.SelectMany(e => Leaves(e.Value, path + (path == "pairs." ? "*" : e.Key) + ".")),
         ListNode list when list.Items.Any(i => i is MapNode) => list.Items.SelectMany(i => Leaves(i, path)),
         _ => [path.TrimEnd('.')],
@@ -194,6 +198,10 @@ public sealed partial class YamlTests
 
     [GeneratedRegex(@"^( *)# (probes|switched): (.*)\n\1\2: \[\]\n", RegexOptions.Multiline)]
     private static partial Regex Replaced();
+
+    /// <summary>The lines of the pair that is commented out as a whole: no blank after their #, or two.</summary>
+    [GeneratedRegex(@"^  #(?=\S|  )", RegexOptions.Multiline)]
+    private static partial Regex OtherPair();
 
     [GeneratedRegex(@"^( *)# (metrics|probes|switched|local_peer): ", RegexOptions.Multiline)]
     private static partial Regex Example();

@@ -39,6 +39,11 @@ internal sealed record PairYaml
     public string[] AlsoWatch { get; init; } = [];
     /// <summary>More of <c>haproxy:</c>, a comma first; {dir} is the test's directory.</summary>
     public string Haproxy { get; init; } = "";
+    /// <summary>What stands under <c>command:</c> instead of HAProxy, <c>config</c> apart; {dir} is the test's directory.</summary>
+    public string? Command { get; init; }
+    /// <summary>The name of the configuration file, and what it holds at first; none: a command pair has no file.</summary>
+    public string? ConfigName { get; init; } = "haproxy.cfg";
+    public string Config { get; init; } = PairUnderTest.Config("v1");
 }
 
 /// <summary>
@@ -51,7 +56,7 @@ internal sealed record PairYaml
 internal sealed class PairUnderTest : IAsyncDisposable
 {
     public const string Alone = "pairs under test", Name = "edge";
-    public const int Kill = Signals.Kill, Terminate = Signals.Terminate;
+    public const int Kill = Signals.Kill, Terminate = Signals.Terminate, Hangup = 1; // SIGHUP: signal(7)
     /// <summary>FLIP_SLOW in the environment says how many times as long everything takes here, as in an emulated machine.</summary>
     public static readonly int Slowness = int.TryParse(Environment.GetEnvironmentVariable("FLIP_SLOW"), out int times) ? times : 1;
     public static readonly TimeSpan Patience = TimeSpan.FromSeconds(20) * Slowness;
@@ -65,6 +70,7 @@ internal sealed class PairUnderTest : IAsyncDisposable
     {
         Nets = Netns.Pair();
         Files = new TempDir();
+        ConfigFile = Files["haproxy.cfg"];
         Backend = Backend.Start(new BackendOptions { Namespace = Nets.Server.Name, Listen = [new(IPAddress.Loopback, 8080)], Name = "app" });
         Services = [new(Nets.ServerV4, 80), new(Nets.ServerV6, 80)];
         LocalServices = [new(IPAddress.Loopback, 80), new(IPAddress.IPv6Loopback, 80), .. Services];
@@ -91,7 +97,7 @@ internal sealed class PairUnderTest : IAsyncDisposable
     /// <summary>The front addresses, for clients on the server itself.</summary>
     public IPEndPoint[] LocalServices { get; }
 
-    public string ConfigFile => Files["haproxy.cfg"];
+    public string ConfigFile { get; private set; }
 
     public string Socket => Files["control.sock"];
 
@@ -110,11 +116,13 @@ internal sealed class PairUnderTest : IAsyncDisposable
         var pair = new PairUnderTest();
         try
         {
-            pair.Write(Config("v1"));
+            yaml ??= new PairYaml();
+            pair.Choose(yaml);
             before?.Invoke(pair);
-            pair.Files.Write("flipcontroller.yaml", pair.Text(yaml ?? new PairYaml()));
+            pair.Configure(yaml);
             pair.StartDaemon();
-            await pair.UntilAsync(until ?? (s => s.State == "steady"), "the first generation should serve");
+            PairStatus first = await pair.UntilAsync(until ?? (s => s.State == "steady"), "the first generation should serve");
+            if (first.State == "faulted") return pair;
             // Neighbours that do not know each other yet lose SYNs for a second: not what is measured here.
             foreach (IPEndPoint service in pair.Services) (await pair.ConnectAsync(service)).Dispose();
             return pair;
@@ -152,17 +160,36 @@ internal sealed class PairUnderTest : IAsyncDisposable
 
         """;
 
+    private void Choose(PairYaml yaml)
+    {
+        if (yaml.ConfigName is not { } name) return;
+        ConfigFile = Files[name];
+        Write(yaml.Config);
+    }
+
+    private void Configure(PairYaml yaml) => Files.Write("flipcontroller.yaml", Text(yaml));
+
+    /// <summary>The daemon reads another configuration for the pair.</summary>
+    public async Task ReconfigureAsync(PairYaml yaml)
+    {
+        Choose(yaml);
+        Configure(yaml);
+        int before = DaemonLog.Split("was read again").Length;
+        SignalDaemon(Hangup);
+        await Eventually.True(() => DaemonLog.Split("was read again").Length > before, Patience, () => $"the configuration should be taken\n{Tail(DaemonLog, 40)}");
+    }
+
     private string Text(PairYaml yaml) => $$"""
         control: { socket: {{Socket}} }
         state: {{Files["state"]}}
         runtime: {{Files["run"]}}
         pairs:
           {{Name}}:
-            haproxy: { config: [{{ConfigFile}}], watch: {{(yaml.FlipsByItself ? "true" : "false")}}, settle: 10ms, also_watch: [{{string.Join(", ", yaml.AlsoWatch.Select(n => Files[n]))}}]{{yaml.Haproxy.Replace("{dir}", Files.Path, StringComparison.Ordinal)}} }
+            {{(yaml.Command is null ? "haproxy" : "command")}}: { config: [{{(yaml.ConfigName is null ? "" : ConfigFile)}}], watch: {{(yaml.FlipsByItself ? "true" : "false")}}, settle: 10ms, also_watch: [{{string.Join(", ", yaml.AlsoWatch.Select(n => Files[n]))}}]{{(yaml.Command is { } command ? $", {command}" : yaml.Haproxy).Replace("{dir}", Files.Path, StringComparison.Ordinal)}} }
             gate: {{yaml.Gate}}
             watch: {{yaml.Watch}}
             drain: {{yaml.Drain}}
-            continuity: {{yaml.Continuity}}
+            {{(yaml.Command is null ? $"continuity: {yaml.Continuity}" : "")}}
             hold: {{yaml.Hold}}
             redirect: {{yaml.Redirect}}
 

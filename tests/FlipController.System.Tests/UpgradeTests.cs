@@ -41,7 +41,7 @@ public sealed class UpgradeTests
     public async Task Another_version_serves_after_the_flip_stays_and_is_undone_by_a_rollback()
     {
         await using PairUnderTest pair = await PairUnderTest.StartAsync(s_warm);
-        string other = await OtherHaproxyAsync(pair), now = (await pair.StatusAsync()).Active!.Version, then = await VersionAsync(other);
+        string other = await OtherHaproxyAsync(pair), now = (await pair.StatusAsync()).Active!.Version!, then = await VersionAsync(other);
         Assert.NotEqual(now, then);
         await using LoadRun load = await StartedAsync(pair.Load(500));
 
@@ -74,7 +74,7 @@ public sealed class UpgradeTests
     public async Task A_rollback_returns_to_the_program_before_inside_the_undo_window_and_after_it()
     {
         await using PairUnderTest pair = await PairUnderTest.StartAsync(new PairYaml { Watch = "{ undo: 2s }" });
-        string other = await OtherHaproxyAsync(pair), now = (await pair.StatusAsync()).Active!.Version, then = await VersionAsync(other);
+        string other = await OtherHaproxyAsync(pair), now = (await pair.StatusAsync()).Active!.Version!, then = await VersionAsync(other);
         await using LoadRun load = await StartedAsync(pair.Load(300));
         foreach (bool late in new[] { false, true })
         {

@@ -42,7 +42,7 @@ public sealed record ClientsFound(
 /// <summary>
 /// Who is connected to a generation: the kernel's sockets on its private ports, joined with what HAProxy and the ledger know of them.
 /// One walk over the sockets; memory follows what is shown, not what is there, but for a hundred bytes a stream.
-/// <para>Whose a socket is: the process's whose descriptor it is, which need not be asked where nobody shares the ports. One that is open and that nobody holds waits in a listener's queue, and is
+/// <para>Whose a socket is: the process's whose descriptor it is, or whose descendant's, which need not be asked where nobody shares the ports. One that is open and that nobody holds waits in a listener's queue, and is
 /// the listener's. One that is closing and that nobody holds (an orphan) is the generation's when its ledger knows the connection, or when
 /// no other generation uses the port; else nobody can say, and it is counted apart.</para>
 /// </summary>
@@ -153,8 +153,8 @@ public sealed class GenerationClients(SockDiag sockets)
     private ClientWalk Walk(
         ClientsOf generation, ClientQuery query, HaproxyStreams? streams, FirstSeen? firstSeen, DateTimeOffset now, Func<ulong, bool>? leavesOut = null)
     {
-        ClientWalk walk = Walk(generation.PortsShared ? ProcessDescriptors.Read(generation.Pid) : null);
-        return generation.PortsShared || walk.AddressesTell ? walk : Walk(ProcessDescriptors.Read(generation.Pid));
+        ClientWalk walk = Walk(generation.PortsShared ? ProcessDescriptors.ReadFamily(generation.Pid) : null);
+        return generation.PortsShared || walk.AddressesTell ? walk : Walk(ProcessDescriptors.ReadFamily(generation.Pid));
 
         ClientWalk Walk(ProcessDescriptors? held)
         {

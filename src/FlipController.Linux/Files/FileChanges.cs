@@ -9,7 +9,7 @@ namespace FlipController.Linux.Files;
 /// hash of everything, so touching, rewriting the same bytes, and many events for one save all come to nothing or to one change.
 /// A look every few seconds covers what inotify cannot see (network file systems, a full event queue).
 /// </summary>
-public sealed class FileChanges(HaproxyOptions options, TimeProvider time) : IDisposable
+public sealed class FileChanges(ServerOptions options, TimeProvider time) : IDisposable
 {
     private static readonly TimeSpan s_longestNoise = TimeSpan.FromSeconds(3);
     private static readonly TimeSpan s_regularLook = TimeSpan.FromSeconds(5);

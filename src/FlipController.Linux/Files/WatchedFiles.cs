@@ -9,7 +9,7 @@ using FlipController.Linux.State;
 namespace FlipController.Linux.Files;
 
 /// <summary>The files a pair depends on, read only when nobody is in the middle of writing them.</summary>
-public sealed partial class WatchedFiles(HaproxyOptions options)
+public sealed partial class WatchedFiles(ServerOptions options)
 {
     private const long LargestConfiguration = 64L << 20;
     private const int DeepestDirectory = 8;
@@ -20,7 +20,7 @@ public sealed partial class WatchedFiles(HaproxyOptions options)
     public ImmutableArray<string> Paths()
     {
         var paths = ImmutableArray.CreateBuilder<string>();
-        foreach (string path in options.Config) paths.AddRange(Configuration(path));
+        paths.AddRange(options.Config.SelectMany(Expanded));
         paths.AddRange(Environment());
         foreach (string path in options.AlsoWatch) paths.AddRange(Beside(path));
         return [.. paths.Distinct(StringComparer.Ordinal)];
@@ -45,8 +45,8 @@ public sealed partial class WatchedFiles(HaproxyOptions options)
 
     private Snapshot ReadAll()
     {
-        string[] configuration = [.. options.Config.SelectMany(Configuration)];
-        if (configuration.Length == 0)
+        string[] configuration = [.. options.Config.SelectMany(Expanded)];
+        if (configuration.Length == 0 && !options.Config.IsEmpty)
             throw new FlipException($"cannot read the configuration {string.Join(" ", options.Config)}: no file is there");
         var files = configuration.Select(path => new SnapshotFile(path, ReadWhole(path))).ToImmutableArray();
         using var config = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
@@ -92,6 +92,9 @@ public sealed partial class WatchedFiles(HaproxyOptions options)
             }
         }
     }
+
+    /// <summary>A directory among them means something to HAProxy alone.</summary>
+    private IEnumerable<string> Expanded(string path) => options is HaproxyOptions ? Configuration(path) : [path];
 
     /// <summary>
     /// For -f a directory stands for the *.cfg files in it, names sorted by bytes (HAProxy's management.txt, 3); it looks at the

@@ -2,24 +2,27 @@ using System.Net;
 using System.Net.NetworkInformation;
 using System.Net.Sockets;
 using FlipController.Core;
+using FlipController.Linux.Commands;
 using FlipController.Linux.Haproxy;
 using FlipController.Linux.Kernel;
 
 namespace FlipController.Linux.Gate;
 
 /// <summary>
-/// What a standby must prove before it gets traffic, in this order: its process is alive; that very process listens on every
-/// private port and on no front port; each port takes a TCP connection; the configured probes are answered; every server that is UP
-/// on the active one is UP here after a check of its own; its peers are in sync. What is not so yet is asked again until
-/// <c>gate.timeout</c>; what can never become so fails at once.
+/// What a standby must prove before it gets traffic, in this order: its process is alive; that very process, or a descendant, listens
+/// on every private port and on no front port; each port takes a TCP connection; the configured probes are answered; and of HAProxy: every
+/// server that is UP on the active one is UP here after a check of its own; its peers are in sync. What is not so yet is asked again
+/// until <c>gate.timeout</c>; what can never become so fails at once.
 /// </summary>
-public sealed class Gate(GateOptions options, TimeProvider time)
+/// <param name="words">What a generation's command probes are filled with.</param>
+public sealed class Gate(GateOptions options, TimeProvider time, Func<Generation, CommandWords> words)
 {
     /// <summary>Null when everything is proven; else the first thing that is not, in one sentence.</summary>
+    /// <param name="admin">Null: it is not HAProxy.</param>
     /// <param name="against">The admin socket of the generation that has the traffic; null: there is none.</param>
     /// <param name="progress">Told when the gate goes on to its next question.</param>
     public async Task<string?> ProveAsync(
-        Generation candidate, AdminSocket admin, AdminSocket? against, Action<string> progress, CancellationToken stop)
+        Generation candidate, AdminSocket? admin, AdminSocket? against, Action<string> progress, CancellationToken stop)
     {
         (string Name, Func<CancellationToken, Task<Finding>> Ask)[] questions =
         [
@@ -27,8 +30,11 @@ public sealed class Gate(GateOptions options, TimeProvider time)
             ("it listens on its private ports", _ => Task.FromResult(Listens(candidate))),
             ("its ports take connections", ct => ConnectsAsync(candidate, ct)),
             ("its probes are answered", ct => ProbesAsync(candidate, ct)),
-            ("its servers are as healthy as the active one's", ct => ParityAsync(admin, against, ct)),
-            ("its peers are in sync", ct => PeersAsync(admin, against, ct)),
+            .. admin is null ? Array.Empty<(string, Func<CancellationToken, Task<Finding>>)>() :
+            [
+                ("its servers are as healthy as the active one's", ct => ParityAsync(admin, against, ct)),
+                ("its peers are in sync", ct => PeersAsync(admin, against, ct)),
+            ],
         ];
         return await new Questions(options.Timeout, time).AskAsync(
             candidate.ToString(), () => Alive(candidate).Why, questions, progress, stop);
@@ -41,22 +47,29 @@ public sealed class Gate(GateOptions options, TimeProvider time)
     private static Finding Listens(Generation candidate)
     {
         using var sockets = new SockDiag();
-        IReadOnlyList<ListeningEndpoint> streams = ProcessSockets.ListeningPorts(sockets, candidate.Pid);
+        IReadOnlyList<ListeningEndpoint> streams = ProcessSockets.FamilyPorts(sockets, candidate.Pid);
         IReadOnlyList<ListeningEndpoint> datagrams =
             candidate.Ports.All(p => p.Service.IsTcp) ? [] : ProcessSockets.ReceivingPorts(sockets, candidate.Pid);
         foreach (ServicePort port in candidate.Ports)
         {
             IReadOnlyList<ListeningEndpoint> listening = port.Service.IsTcp ? streams : datagrams;
-            if (listening.Any(l => l.Port == port.Service.Port && SameAddress(l.Address, port.Service.Address)))
+            if (listening.Any(l => l.Port == port.Service.Port && Takes(l, port.Service)))
                 return Finding.Never($"{candidate} (process {candidate.Pid}) listens on the front address {port.Service} itself, "
                     + "where it would take connections from the active one");
-            if (!listening.Any(l => l.Port == port.PrivatePort && SameAddress(l.Address, port.Service.Address)))
+            if (Parts(port.Service).Any(part => !listening.Any(l => l.Port == port.PrivatePort && Takes(l, part))))
                 return Finding.NotYet($"process {candidate.Pid} does not listen on private port {port.PrivatePort} for {port.Service}");
         }
         return Finding.Yes;
     }
 
-    private static bool SameAddress(IPAddress one, IPAddress other) => one.Equals(other);
+    /// <summary>On the very address, or on every one of its family.</summary>
+    private static bool Takes(ListeningEndpoint listener, Service service) => listener.Address.Equals(service.Address)
+        || (service with { Address = listener.Address, V6Only = listener.V6Only == true } is { IsWildcard: true } all && all.Overlaps(service));
+
+    /// <summary>Both families may have a listener each, or one for both.</summary>
+    private static IEnumerable<Service> Parts(Service service) => service is { IsWildcard: true, CoversIPv4: true, CoversIPv6: true }
+        ? [service with { Address = IPAddress.Any }, service with { V6Only = true }]
+        : [service];
 
     private static async Task<Finding> ConnectsAsync(Generation candidate, CancellationToken stop)
     {
@@ -80,10 +93,29 @@ public sealed class Gate(GateOptions options, TimeProvider time)
         return Finding.Yes;
     }
 
+    /// <summary>Null when it answers every probe now; else why not, in one sentence.</summary>
+    public async Task<string?> ProbeAsync(Generation generation, CancellationToken stop)
+    {
+        try
+        {
+            return (await ProbesAsync(generation, stop)).Why;
+        }
+        catch (CommandFailedException e)
+        {
+            return e.Message;
+        }
+    }
+
     private async Task<Finding> ProbesAsync(Generation candidate, CancellationToken stop)
     {
-        foreach (HttpProbe probe in options.Probes)
+        foreach (Probe asked in options.Probes)
         {
+            if (asked is CommandProbe command)
+            {
+                if (await CommandProbing.AskAsync(command, words(candidate), stop) is { } said) return Finding.NotYet(said);
+                continue;
+            }
+            HttpProbe probe = (HttpProbe)asked;
             // The configuration writes `:80`; services print as `*:80`.
             string wanted = Service.TryParse(probe.Service, out Service? service) ? service.ToString() : probe.Service;
             ServicePort? port = candidate.Ports.FirstOrDefault(p => p.Service.ToString() == wanted);

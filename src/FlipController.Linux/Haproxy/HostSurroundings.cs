@@ -13,10 +13,10 @@ public static class HostSurroundings
     private static readonly ConcurrentDictionary<(HaproxyBuild, string), bool?> s_answers = new();
 
     /// <summary>
-    /// The variables HAProxy is given beside this process's own: of each file in turn, then those that are configured.
+    /// The variables a server is given by name: of each file in turn, then those that are configured.
     /// </summary>
     /// <param name="files">The contents of the environment files that are there.</param>
-    public static ImmutableSortedDictionary<string, string> Variables(HaproxyOptions options, IEnumerable<byte[]> files)
+    public static ImmutableSortedDictionary<string, string> Variables(ServerOptions options, IEnumerable<byte[]> files)
     {
         var variables = ImmutableSortedDictionary.CreateBuilder<string, string>(StringComparer.Ordinal);
         foreach (byte[] file in files)

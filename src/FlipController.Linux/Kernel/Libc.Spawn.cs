@@ -10,7 +10,11 @@ internal static unsafe partial class Libc
     internal const short SpawnSetSignalMask = 0x08; // POSIX_SPAWN_SETSIGMASK
     internal const short SpawnSetSession = 0x80; // POSIX_SPAWN_SETSID
     internal const int ReadOnly = 0; // O_RDONLY
+    internal const int WriteOnly = 1; // O_WRONLY
     internal const int ReadWrite = 2; // O_RDWR
+    internal const int Create = 0x40; // O_CREAT, include/uapi/asm-generic/fcntl.h
+    internal const int AppendOnly = 0x400; // O_APPEND
+    internal const uint OwnerOnly = 0x180; // S_IRUSR | S_IWUSR
     internal const int NoHang = 1; // WNOHANG
 
     /// <summary>posix_spawnattr_t, which glibc and musl make 336 bytes long.</summary>
@@ -54,6 +58,10 @@ internal static unsafe partial class Libc
 
     [LibraryImport("libc", EntryPoint = "posix_spawn_file_actions_addopen")]
     internal static partial int AddSpawnOpen(SpawnFileActions* actions, int fd, byte* path, int flags, uint mode);
+
+    /// <summary>glibc since 2.29, musl since 1.1.24.</summary>
+    [LibraryImport("libc", EntryPoint = "posix_spawn_file_actions_addchdir_np")]
+    internal static partial int AddSpawnDirectory(SpawnFileActions* actions, byte* path);
 
     /// <summary>glibc since 2.34; elsewhere <see cref="EntryPointNotFoundException"/>.</summary>
     [LibraryImport("libc", EntryPoint = "posix_spawn_file_actions_addclosefrom_np")]

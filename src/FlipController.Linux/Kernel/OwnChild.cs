@@ -10,7 +10,17 @@ namespace FlipController.Linux.Kernel;
 /// In a session of its own, every signal blocked that can be, and no environment: it lives on whatever becomes of us and our terminal.
 /// Otherwise it stays in our process group, with our signal mask and environment, and so has the terminal if we have it.
 /// </param>
-internal sealed record ChildGift((int In, int Out, int Error)? Standard, bool Apart);
+internal sealed record ChildGift((int In, int Out, int Error)? Standard, bool Apart)
+{
+    /// <summary>All its environment, NAME=VALUE each, and no signal blocked, as a service manager would start it; null: see above.</summary>
+    internal IReadOnlyList<string>? Environment { get; init; }
+
+    /// <summary>The file that its descriptors 1 and 2 append to instead, made if it is not there, for its owner alone; null: none.</summary>
+    internal string? Output { get; init; }
+
+    /// <summary>Its working directory; null: ours.</summary>
+    internal string? Directory { get; init; }
+}
 
 /// <summary>How a child ended; both null: somebody else reaped it.</summary>
 internal readonly record struct ChildEnd(int? ExitCode, int? Signal);
@@ -42,7 +52,9 @@ internal sealed unsafe class OwnChild : IDisposable
     /// <exception cref="Win32Exception">Why it could not be executed: ENOENT, EACCES, ...</exception>
     internal static OwnChild Start(IReadOnlyList<string> words, ChildGift gift)
     {
+        int variables = gift.Environment?.Count ?? 0;
         byte** arguments = (byte**)NativeMemory.AllocZeroed((nuint)(words.Count + 1), (nuint)sizeof(byte*));
+        byte** environment = (byte**)NativeMemory.AllocZeroed((nuint)(variables + 1), (nuint)sizeof(byte*));
         Libc.SpawnAttributes attributes;
         Libc.SpawnFileActions actions;
         Demand(Libc.InitSpawnAttributes(&attributes));
@@ -50,11 +62,13 @@ internal sealed unsafe class OwnChild : IDisposable
         try
         {
             for (int i = 0; i < words.Count; i++) arguments[i] = NulTerminated(words[i]);
-            Signals(&attributes, gift.Apart);
-            if (gift.Standard is { } standard) Descriptors(&actions, standard);
-            byte* nothing = null;
+            for (int i = 0; i < variables; i++) environment[i] = NulTerminated(gift.Environment![i]);
+            Signals(&attributes, gift.Apart, isBlocked: gift.Environment is null);
+            if (gift.Directory is { } directory) InDirectory(&actions, directory);
+            if (gift.Standard is { } standard) Descriptors(&actions, standard, gift.Output);
             int pid;
-            Demand(Libc.Spawn(&pid, arguments[0], &actions, &attributes, arguments, gift.Apart ? &nothing : Libc.Environment()));
+            Demand(Libc.Spawn(&pid, arguments[0], &actions, &attributes, arguments,
+                gift.Apart || gift.Environment is not null ? environment : Libc.Environment()));
             try
             {
                 return new OwnChild(pid);
@@ -73,7 +87,9 @@ internal sealed unsafe class OwnChild : IDisposable
             _ = Libc.DestroySpawnFileActions(&actions);
             _ = Libc.DestroySpawnAttributes(&attributes);
             for (int i = 0; i < words.Count; i++) NativeMemory.Free(arguments[i]);
+            for (int i = 0; i < variables; i++) NativeMemory.Free(environment[i]);
             NativeMemory.Free(arguments);
+            NativeMemory.Free(environment);
         }
     }
 
@@ -106,13 +122,15 @@ internal sealed unsafe class OwnChild : IDisposable
         }
     }
 
-    private static void Signals(Libc.SpawnAttributes* attributes, bool apart)
+    private static void Signals(Libc.SpawnAttributes* attributes, bool apart, bool isBlocked)
     {
         Libc.SignalSet set;
         if (apart)
         {
-            _ = Libc.FillSignals(&set);
+            if (!isBlocked) _ = Libc.EmptySignals(&set);
+            else _ = Libc.FillSignals(&set);
             Demand(Libc.SetSpawnSignalMask(attributes, &set));
+            _ = Libc.FillSignals(&set);
         }
         else
         {
@@ -125,11 +143,40 @@ internal sealed unsafe class OwnChild : IDisposable
             | (apart ? Libc.SpawnSetSignalMask | Libc.SpawnSetSession : 0))));
     }
 
-    private static void Descriptors(Libc.SpawnFileActions* actions, (int In, int Out, int Error) standard)
+    private static void InDirectory(Libc.SpawnFileActions* actions, string directory)
+    {
+        byte* path = NulTerminated(directory);
+        try
+        {
+            Demand(Libc.AddSpawnDirectory(actions, path)); // it keeps a copy of its own
+        }
+        finally
+        {
+            NativeMemory.Free(path);
+        }
+    }
+
+    private static void Descriptors(Libc.SpawnFileActions* actions, (int In, int Out, int Error) standard, string? output)
     {
         Become(standard.In, 0, Libc.ReadOnly);
-        Become(standard.Out, 1, Libc.ReadWrite);
-        Become(standard.Error, 2, Libc.ReadWrite);
+        if (output is null)
+        {
+            Become(standard.Out, 1, Libc.ReadWrite);
+            Become(standard.Error, 2, Libc.ReadWrite);
+        }
+        else
+        {
+            byte* path = NulTerminated(output);
+            try
+            {
+                Demand(Libc.AddSpawnOpen(actions, 1, path, Libc.WriteOnly | Libc.Create | Libc.AppendOnly, Libc.OwnerOnly));
+                Demand(Libc.AddSpawnDuplicate(actions, 1, 2));
+            }
+            finally
+            {
+                NativeMemory.Free(path);
+            }
+        }
         try
         {
             Demand(Libc.AddSpawnCloseFrom(actions, 3));

@@ -35,8 +35,23 @@ public sealed unsafe class ProcessDescriptors
     public static ProcessDescriptors Read(int pid)
     {
         ProcessDescriptors found = new();
+        found.Add(pid);
+        return found;
+    }
+
+    /// <summary>Of a process and its descendants; which descriptor a socket is, and of whom, is told for the first of them that has it.</summary>
+    /// <exception cref="KernelException">One of them may not be looked at.</exception>
+    public static ProcessDescriptors ReadFamily(int pid)
+    {
+        ProcessDescriptors found = new();
+        foreach (int member in ProcessFamily.Pids(pid)) found.Add(member);
+        return found;
+    }
+
+    private void Add(int pid)
+    {
         int directory = Open(pid);
-        if (directory < 0) return found;
+        if (directory < 0) return;
         try
         {
             byte* entries = stackalloc byte[16384];
@@ -44,9 +59,8 @@ public sealed unsafe class ProcessDescriptors
             {
                 int length = Libc.ReadDirectory(directory, entries, 16384);
                 if (length <= 0) break; // 0: the end; below: it died meanwhile
-                for (int at = 0; at < length; at += *(ushort*)(entries + at + 16)) found.Look(directory, entries + at + NameOffset);
+                for (int at = 0; at < length; at += *(ushort*)(entries + at + 16)) Look(directory, entries + at + NameOffset);
             }
-            return found;
         }
         finally
         {
@@ -87,7 +101,7 @@ public sealed unsafe class ProcessDescriptors
         uint inode = InodeIn(target, Libc.ReadLinkAt(directory, name, target, 64));
         if (inode == 0) return;
         if (descriptor >= _inodeOf.Length) Array.Resize(ref _inodeOf, Math.Max(descriptor + 1, _inodeOf.Length * 2));
-        _inodeOf[descriptor] = inode;
+        if (_inodeOf[descriptor] == 0) _inodeOf[descriptor] = inode;
         _descriptorOf.TryAdd(inode, descriptor);
     }
 

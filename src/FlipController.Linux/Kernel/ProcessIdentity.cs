@@ -35,6 +35,10 @@ public sealed record ProcessIdentity(int Pid, long StartTicks, string BootId)
     [JsonIgnore]
     public bool IsStopped => BootId == CurrentBootId && Stat.Read(Pid) is { State: 'T' or 't' } stat && stat.StartTicks == StartTicks;
 
+    /// <summary>As it was started, at the lowest priority; its own choice would be another.</summary>
+    [JsonIgnore]
+    public bool IsNicest => Stat.Read(Pid) is { Niceness: 19 } stat && stat.StartTicks == StartTicks;
+
     /// <summary>Sends a signal to this process, never to one that got its pid later. False: it is dead.</summary>
     /// <exception cref="KernelException">Not permitted, or no such signal.</exception>
     public bool Signal(int signal)
@@ -98,7 +102,7 @@ public sealed record ProcessIdentity(int Pid, long StartTicks, string BootId)
     public override string ToString() => $"process {Pid}";
 
     /// <summary>What /proc/PID/stat says, proc(5).</summary>
-    internal readonly record struct Stat(char State, long StartTicks)
+    internal readonly record struct Stat(char State, long StartTicks, int Parent, int Session, int Niceness)
     {
         internal bool IsDead => State is 'Z' or 'X' or 'x';
 
@@ -122,8 +126,11 @@ public sealed record ProcessIdentity(int Pid, long StartTicks, string BootId)
             int end = text.LastIndexOf(')');
             if (end < 0) return null;
             string[] fields = text[(end + 1)..].Split(' ', StringSplitOptions.RemoveEmptyEntries); // from field 3, the state
-            return fields.Length > 19 && long.TryParse(fields[19], NumberStyles.None, CultureInfo.InvariantCulture, out long start)
-                ? new Stat(fields[0][0], start) // field 22, starttime
+            return fields.Length > 19 && long.TryParse(fields[19], NumberStyles.None, CultureInfo.InvariantCulture, out long start) // field 22, starttime
+                && int.TryParse(fields[1], NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int parent) // field 4, ppid
+                && int.TryParse(fields[3], NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int session) // field 6
+                && int.TryParse(fields[16], NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int nice) // field 19
+                ? new Stat(fields[0][0], start, parent, session, nice)
                 : null;
         }
     }

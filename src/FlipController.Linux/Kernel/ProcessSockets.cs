@@ -16,17 +16,22 @@ public static class ProcessSockets
     /// <summary>Inodes of the sockets among /proc/PID/fd, proc(5); empty when the process is gone.</summary>
     public static HashSet<uint> Inodes(int pid) => ProcessDescriptors.Read(pid).Inodes();
 
-    /// <summary>How many TCP connections it has, to whomever.</summary>
+    /// <summary>How many TCP connections it and its descendants have, to whomever.</summary>
     public static int Connected(SockDiag sockets, int pid)
     {
-        HashSet<uint> inodes = Inodes(pid);
+        HashSet<uint> inodes = ProcessDescriptors.ReadFamily(pid).Inodes();
         return inodes.Count == 0 ? 0 : sockets.Sockets(TcpStates.Live, null).Count(s => inodes.Contains(s.Inode));
     }
 
     /// <summary>Where the process listens, of its own: a descriptor of another process on the same port does not count.</summary>
-    public static IReadOnlyList<ListeningEndpoint> ListeningPorts(SockDiag sockets, int pid)
+    public static IReadOnlyList<ListeningEndpoint> ListeningPorts(SockDiag sockets, int pid) => Listening(sockets, Inodes(pid));
+
+    /// <summary>Where it or one of its descendants listens.</summary>
+    public static IReadOnlyList<ListeningEndpoint> FamilyPorts(SockDiag sockets, int pid) =>
+        Listening(sockets, ProcessDescriptors.ReadFamily(pid).Inodes());
+
+    private static IReadOnlyList<ListeningEndpoint> Listening(SockDiag sockets, HashSet<uint> inodes)
     {
-        HashSet<uint> inodes = Inodes(pid);
         if (inodes.Count == 0) return [];
         return [.. sockets.Listeners().Where(s => inodes.Contains(s.Inode))
             .Select(s => new ListeningEndpoint(s.Local.Address, s.Local.Port, s.V6Only))];

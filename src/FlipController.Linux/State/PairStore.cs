@@ -165,7 +165,7 @@ public sealed class PairStore
         AtomicFile.Write(SnapshotPath(number), JsonSerializer.SerializeToUtf8Bytes(snapshot, PairStoreJson.Default.Snapshot));
 
     /// <summary>Null: it is not kept, or cannot be read.</summary>
-    public Snapshot? ReadSnapshot(int number) => Kept(SnapshotPath(number), PairStoreJson.Default.Snapshot) is { Files.IsDefaultOrEmpty: false } snapshot
+    public Snapshot? ReadSnapshot(int number) => Kept(SnapshotPath(number), PairStoreJson.Default.Snapshot) is { Files.IsDefault: false } snapshot
         ? snapshot
         : null;
 

@@ -63,7 +63,7 @@ public sealed class UnmanagedProof(GateOptions options, TimeProvider time)
 
     private async Task<string?> ProbesAsync(IReadOnlyCollection<Service> services, CancellationToken stop)
     {
-        foreach (HttpProbe probe in options.Probes)
+        foreach (HttpProbe probe in options.Probes.OfType<HttpProbe>())
         {
             string wanted = Service.TryParse(probe.Service, out Service? parsed) ? parsed.ToString() : probe.Service;
             Service? service = services.FirstOrDefault(s => s.ToString() == wanted);

@@ -206,7 +206,7 @@ public sealed class ProcessTests
     [InlineData("7 (a b) c) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 1", 'S', 987654)]
     [InlineData("7 () ) Z) Z 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12 1 1", 'Z', 12)]
     public void A_command_name_may_hold_anything(string stat, char state, long start) =>
-        Assert.Equal(new ProcessIdentity.Stat(state, start), ProcessIdentity.Stat.Parse(stat));
+        Assert.Equal(new ProcessIdentity.Stat(state, start, 1, 7, 0), ProcessIdentity.Stat.Parse(stat));
 
     [Fact(Timeout = 30000)]
     public async Task A_process_is_itself_until_it_dies() => await Task.Run(() =>

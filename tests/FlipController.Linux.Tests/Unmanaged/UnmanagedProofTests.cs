@@ -61,7 +61,7 @@ public sealed class UnmanagedProofTests
         Assert.Equal("pair", host.Ask());
     }
 
-    private static ImmutableArray<HttpProbe> Probe(int status) => [new HttpProbe("[::]:80", "/", null, status, status, false)];
+    private static ImmutableArray<Probe> Probe(int status) => [new HttpProbe("[::]:80", "/", null, status, status, false)];
 
     private static NftRedirect Redirected(UnmanagedHost host, Service service)
     {
@@ -73,15 +73,15 @@ public sealed class UnmanagedProofTests
     }
 
     private static Task<string?> ProveAsync(
-        UnmanagedHost host, UnmanagedHaproxy haproxy, Service[] services, ImmutableArray<HttpProbe> probes = default) =>
+        UnmanagedHost host, UnmanagedHaproxy haproxy, Service[] services, ImmutableArray<Probe> probes = default) =>
         AskAsync(host, haproxy, services, probes, TimeSpan.FromSeconds(30), TimeProvider.System);
 
     private static Task<string?> DisproveAsync(
-        UnmanagedHost host, UnmanagedHaproxy haproxy, Service[] services, ImmutableArray<HttpProbe> probes = default) =>
+        UnmanagedHost host, UnmanagedHaproxy haproxy, Service[] services, ImmutableArray<Probe> probes = default) =>
         AskAsync(host, haproxy, services, probes, TimeSpan.FromMilliseconds(500), new PausesOnly());
 
     private static Task<string?> AskAsync(
-        UnmanagedHost host, UnmanagedHaproxy haproxy, Service[] services, ImmutableArray<HttpProbe> probes, TimeSpan timeout, TimeProvider time) =>
+        UnmanagedHost host, UnmanagedHaproxy haproxy, Service[] services, ImmutableArray<Probe> probes, TimeSpan timeout, TimeProvider time) =>
         host.InsideAsync(() => new UnmanagedProof(new GateOptions { Timeout = timeout, Probes = probes.IsDefault ? [] : probes }, time)
             .ProveAsync(haproxy, services, host.Progress.Add, TestContext.Current.CancellationToken));
 
