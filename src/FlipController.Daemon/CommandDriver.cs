@@ -82,7 +82,7 @@ internal sealed class CommandDriver(PairEdge edge, CommandOptions options) : Dri
             await instance.Command(options.Reload).SucceedAsync(stop);
             return null;
         }
-        catch (CommandFailedException e)
+        catch (FlipException e)
         {
             return e.Message;
         }

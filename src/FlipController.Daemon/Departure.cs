@@ -371,7 +371,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
         {
             edge.Redirect.RemoveGeneration(edge.Name, number);
         }
-        catch (KernelException e)
+        catch (FlipException e)
         {
             edge.Log.LogDebug("pair {Pair}: the chain of generation {Number} stays for now: {Why}", edge.Name, number, e.Message);
         }

@@ -59,11 +59,11 @@ internal sealed class Fleet(
     public async Task StartAsync()
     {
         AtomicFile.EnsurePrivateDirectory(_configuration.State, mayBeLink: true);
-        EnsureBase(_configuration);
         // A SIGHUP may come already: two owners of one pair would undo each other's work.
         await _oneReload.WaitAsync();
         try
         {
+            EnsureBase(_configuration);
             foreach (PairOptions options in _configuration.Pairs.Values) await AddAsync(_configuration, options, clockSetBy);
         }
         finally
@@ -193,7 +193,7 @@ internal sealed class Fleet(
         Drain = o.Drain with { Services = ImmutableSortedDictionary<string, TimeSpan>.Empty }, Hooks = new HooksOptions(),
         Hold = o.Hold with { Devices = [] },
     }, Text(o.Server), o.Command is { } command ? Text(command) : "", string.Join('\0', o.Hold.Devices), string.Join('\0', o.Gate.Probes),
-        string.Join('\0', o.Drain.Services),
+        string.Join('\0', o.Drain.Services), string.Join('\0', o.Redirect.Udp),
         string.Join('\0', o.Hooks.Switched), string.Join('\0', o.Hooks.Drained), string.Join('\0', o.Hooks.Failed));
 
     private static string Text(ServerOptions o) => string.Join('\n', o.Watch, o.Settle, string.Join('\0', o.Config), string.Join('\0', o.AlsoWatch),

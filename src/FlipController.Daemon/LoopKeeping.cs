@@ -67,7 +67,7 @@ internal sealed class LoopKeeping(PairEdge edge, Func<PairState> state)
                 _done = wanted;
                 return null;
             }
-            catch (Exception e) when (e is KernelException or IOException or UnauthorizedAccessException)
+            catch (Exception e) when (e is FlipException or IOException or UnauthorizedAccessException)
             {
                 return $"what its retired generations connect to themselves for cannot be led to {wanted.Active?.ToString() ?? "the front addresses"}: {e.Message}";
             }

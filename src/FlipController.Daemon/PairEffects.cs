@@ -227,11 +227,15 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     }
 
     /// <summary>Of a generation whose process is gone.</summary>
-    public void EndRemains(Generation generation) => Beside($"remains {generation.Number}", _ =>
+    public void EndRemains(Generation generation)
     {
-        edge.DriverOf(generation.Number).EndRemains(generation);
-        return Task.CompletedTask;
-    });
+        Driver driver = edge.DriverOf(generation.Number); // its files may be gone a moment later
+        Beside($"remains {generation.Number}", _ =>
+        {
+            driver.EndRemains(generation);
+            return Task.CompletedTask;
+        });
+    }
 
     /// <summary>What the process has closed the kernel may still be delivering: it has drained when that has arrived.</summary>
     private async Task DeliverAsync(Generation generation, CancellationToken stop)
@@ -269,6 +273,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     {
         try
         {
+            if (order.From is not null) Rules.LeaveElsewhere();
             using PreparedSwitch prepared = edge.Redirect.PrepareSwitch(edge.Name, order.To.Number);
             int? stayed = null;
             HoldReport report;
@@ -283,6 +288,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
             else
             {
                 // While nobody serves every millisecond refuses somebody: no hold, no rehearsal.
+                prepared.MakeReady();
                 using (UrgentThread.Enter())
                     if (prepared.Commit() != 0) throw prepared.Failure();
                 Hurry(order.To);

@@ -56,7 +56,8 @@ internal sealed class PairHold(PairEdge edge)
     {
         using Lock.Scope turn = edge.HoldTurn.EnterScope();
         change.Rehearse();
-        (Hold hold, DeadMan guard, string? remark) = ArmOrNone(generations, mayGoWithout, change.MakeReady);
+        change.MakeReady(); // before the guard begins to count the time
+        (Hold hold, DeadMan guard, string? remark) = ArmOrNone(generations, mayGoWithout);
         try
         {
             var window = new HoldWindow(hold, change.Commit, mayGoWithout, guard);
@@ -106,25 +107,23 @@ internal sealed class PairHold(PairEdge edge)
 
     private static bool IsOfHold(Exception e) => e is FlipException or IOException or UnauthorizedAccessException;
 
-    private (Hold Hold, DeadMan Guard, string? Remark) ArmOrNone(IEnumerable<Generation> generations, bool mayGoWithout, Action ready)
+    private (Hold Hold, DeadMan Guard, string? Remark) ArmOrNone(IEnumerable<Generation> generations, bool mayGoWithout)
     {
         try
         {
-            (Hold hold, DeadMan guard) = Arm(generations, ready);
+            (Hold hold, DeadMan guard) = Arm(generations);
             return (hold, guard, null);
         }
         catch (FlipException e) when (mayGoWithout)
         {
             edge.Log.LogWarning(new EventId(164, "NotHeld"), "pair {Pair}: NEW connections are moved without a hold: {Why}", edge.Name, e.Message);
             NoHold none = new(Scope([]));
-            ready();
             return (none, DeadMan.Arm(none.ForcedOpenings, _options.Max), e.Message);
         }
     }
 
     /// <summary>Ready to be closed, and its guard alive.</summary>
-    /// <param name="ready">What the change still needs, once the hold has been rehearsed and before its guard counts the time.</param>
-    private (Hold Hold, DeadMan Guard) Arm(IEnumerable<Generation> generations, Action? ready = null)
+    private (Hold Hold, DeadMan Guard) Arm(IEnumerable<Generation> generations)
     {
         try
         {
@@ -132,7 +131,6 @@ internal sealed class PairHold(PairEdge edge)
             try
             {
                 choice.Hold.Rehearse();
-                ready?.Invoke();
                 DeadMan guard = DeadMan.Arm(choice.Hold.ForcedOpenings, _options.Max);
                 Volatile.Write(ref _status, new HoldStatus(Configured, choice.Hold.Method, choice.Why));
                 return (choice.Hold, guard);

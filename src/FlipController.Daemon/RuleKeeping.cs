@@ -54,12 +54,13 @@ internal sealed class RuleKeeping(PairEdge edge, Func<PairState> state, LoopKeep
     }
 
     /// <summary>Once it is led by its own method: what the pair has by another one, from before its configuration changed, goes.</summary>
-    private void LeaveElsewhere()
+    /// <exception cref="FlipException">It is still there, and would be met before a flip's rule.</exception>
+    public void LeaveElsewhere()
     {
         if (_alone) return;
         lock (edge.HoldTurn)
             foreach (string place in edge.Redirects.LeaveElsewhere(edge.Name, edge.Redirect))
-                edge.Log.LogWarning(new EventId(166, "RedirectMoved"), "pair {Pair}: NEW connections are led by {Method}; what was in {Place} is removed",
+                edge.Log.LogWarning(new EventId(169, "RedirectMoved"), "pair {Pair}: NEW connections are led by {Method}; what was in {Place} is removed",
                     edge.Name, edge.Redirect.Method, place);
         _alone = true;
     }
@@ -87,12 +88,13 @@ internal sealed class RuleKeeping(PairEdge edge, Func<PairState> state, LoopKeep
     {
         // Not while another pair holds connections: a hook that comes or goes takes those along that wait in a queue.
         lock (edge.HoldTurn) edge.Redirect.EnsureBase([edge.Ports]);
-        PairRules there = edge.Redirect.ReadAll().Pairs[edge.Name];
+        if (!edge.Redirect.ReadAll().Pairs.TryGetValue(edge.Name, out PairRules? there)) throw new FlipException("somebody removed them again");
         foreach (Generation generation in state().Warm.Where(g => !IsRight(there, g)))
             edge.Redirect.RestoreGeneration(edge.Name, generation.Number, edge.Mark.ValueOf(generation.Tag), edge.Mark.Mask, generation.Ports);
         if (edge.Redirect.ReadActive(edge.Name) != active.Number)
         {
             using PreparedSwitch change = edge.Redirect.PrepareSwitch(edge.Name, active.Number);
+            change.MakeReady();
             if (change.Commit() != 0) throw change.Failure();
         }
         loops.Forget();

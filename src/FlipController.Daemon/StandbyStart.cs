@@ -24,13 +24,13 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
         {
             ports.Refuse();
             Snapshot snapshot = Content(run);
-            if (run.Wish.Trigger == FlipTrigger.Files && snapshot.ContentSha256 == effect.Active?.ContentSha256)
+            if (run.Wish.Trigger == FlipTrigger.Files && effect.Active is { } serving && snapshot.ContentSha256 == edge.ContentOf(serving))
                 return new PrepareFailed(edge.Now, run.Number, "nothing relevant changed", Unchanged: true);
             string binary = edge.Driver.BinaryOf(run.Binary);
             RenderedConfiguration rendered = await RenderAsync(binary, snapshot, place, run.Slot, stop);
             RefuseUnknown(rendered);
             if (await OtherSecretAsync(binary, rendered, effect.Active, stop) is { } other)
-                edge.Log.LogWarning(new EventId(167, "OtherSecret"), "pair {Pair}: {Why}", edge.Name, other);
+                edge.Log.LogWarning(new EventId(170, "OtherSecret"), "pair {Pair}: {Why}", edge.Name, other);
             RefuseDropped(rendered, effect.Active, run.Wish.AllowDrop);
             edge.Fronts.Claim(edge.Name, run.Number, [.. rendered.Services.Select(p => p.Service)]);
             await RefuseTakenAsync(rendered, effect.Active, effect.MayTake, stop);

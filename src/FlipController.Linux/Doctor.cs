@@ -117,16 +117,6 @@ public static partial class Doctor
             bool works = false, wanted = false;
             try
             {
-                using IptablesRedirect iptables = IptablesRedirect.Open(variant);
-                iptables.Try();
-                (works, said) = (true, "its programs and the kernel take the redirect's rules");
-            }
-            catch (FlipException e)
-            {
-                said = e.Message;
-            }
-            try
-            {
                 foreach (RedirectOptions redirect in configuration.Pairs.Values.Select(p => p.Redirect).Where(r => r.Method == RedirectMethod.Iptables).Distinct())
                 {
                     using var redirects = new Redirects();
@@ -136,6 +126,17 @@ public static partial class Doctor
             catch (FlipException)
             {
                 wanted = true; // none can be found: the line says why
+            }
+            try
+            {
+                using IptablesRedirect iptables = IptablesRedirect.Open(variant);
+                bool asks = wanted || variant == IptablesVariant.Nft || Redirects.HasLegacyNat();
+                if (asks) iptables.Try();
+                (works, said) = (true, asks ? "its programs and the kernel take the redirect's rules" : "its programs are here; the kernel was not asked, which would load iptable_nat");
+            }
+            catch (FlipException e)
+            {
+                said = e.Message;
             }
             yield return works ? new CheckLine(subject, true, said)
                 : wanted ? new CheckLine(subject, false, said, "install iptables, or set redirect.method: nftables, which needs only libnftables")

@@ -21,14 +21,13 @@ public static class KernelTraces
         {
             foreach (IptablesVariant variant in Enum.GetValues<IptablesVariant>())
                 if (Redirects.OpenWhereRulesAre(variant) is { } iptables) redirects.Add(iptables);
-            (PairRedirect Redirect, RedirectState State)[] there = [.. redirects.Select(r => (r, r.ReadAll())).Where(r => r.Item2.Pairs.Count > 0)];
+            (PairRedirect Redirect, RedirectState State)[] there = [.. redirects.Select(r => (r, r.ReadAll())).Where(r => !ReferenceEquals(r.Item2, RedirectState.Nothing))];
             PortBlock? left = nft.TranslatesFor, span = Span([.. there.SelectMany(r => Ports(r.State)), .. left is { } block ? [block] : Array.Empty<PortBlock>()]);
             int open = span is { } ports && !cut ? Open(ports) : 0;
             if (open > 0) nft.TranslateFor(span!.Value);
             foreach ((PairRedirect redirect, _) in there.Where(r => open == 0 || r.Redirect != nft)) redirect.Remove();
-            if (open == 0 && left is not null) nft.Remove();
             return new RemovedTraces(
-                [.. there.SelectMany(r => Lines(r.Redirect, r.State)), .. left is not null && open == 0 && there.Length == 0 ? [nft.Place] : Array.Empty<string>()], open);
+                [.. there.Where(r => open == 0 || left is null || r.Redirect != nft).SelectMany(r => Lines(r.Redirect, r.State))], open);
         }
         finally
         {

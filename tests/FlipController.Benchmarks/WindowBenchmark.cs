@@ -57,13 +57,15 @@ internal static class WindowBenchmark
         return result.Passed ? 0 : 1;
     }
 
-    private static double[] Windows(string method, PreparedSwitch[] ways, int count)
+    /// <summary>Microseconds, in their order of size.</summary>
+    internal static double[] Windows(string method, PreparedSwitch[] ways, int count)
     {
         using Hold hold = HoldChoice.Prepare(method, Scope()).Hold;
         hold.Rehearse();
         double[] microseconds = new double[count];
         for (int i = -20; i < count; i++) // the first few warm up
         {
+            ways[(i + 21) % 2].MakeReady();
             using DeadMan guard = DeadMan.Arm(hold.ForcedOpenings, s_max);
             var window = new HoldWindow(hold, ways[(i + 21) % 2].Commit, mayGoWithout: false, guard);
             using (UrgentThread.Enter()) window.Run();

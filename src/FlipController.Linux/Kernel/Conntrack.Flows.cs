@@ -73,7 +73,8 @@ public sealed partial class Conntrack
         message.EndNest(filter);
         return _netlink.Dump("list conntrack entries of UDP", message, () => new List<Flow>(), (flows, _, payload) =>
         {
-            if (isMeant(payload) && Read(payload) is { } flow) flows.Add(flow);
+            // Kernels before 5.8 know no filter and list everything.
+            if (ConntrackEntry.ProtocolOf(payload) == Udp && isMeant(payload) && Read(payload) is { } flow) flows.Add(flow);
         });
     }
 

@@ -106,6 +106,25 @@ internal struct ConntrackEntry
         return null;
     }
 
+    /// <summary>Of the original direction: IPPROTO_TCP, IPPROTO_UDP, ...; null: it is not told.</summary>
+    internal static byte? ProtocolOf(ReadOnlySpan<byte> message)
+    {
+        NetlinkAttributes outer = Attributes(message);
+        while (outer.Next())
+        {
+            if (outer.Type != TupleOriginal) continue;
+            NetlinkAttributes tuple = new(outer.Value);
+            while (tuple.Next())
+            {
+                if (tuple.Type != TuplePorts) continue;
+                NetlinkAttributes ports = new(tuple.Value);
+                while (ports.Next())
+                    if (ports.Type == Protocol && ports.Value.Length >= 1) return ports.Value[0];
+            }
+        }
+        return null;
+    }
+
     // struct nfgenmsg: family u8, version u8, res_id u16.
     internal static NetlinkAttributes Attributes(ReadOnlySpan<byte> message) => new(message[Math.Min(4, message.Length)..]);
 

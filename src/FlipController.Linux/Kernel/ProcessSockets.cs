@@ -37,10 +37,10 @@ public static class ProcessSockets
             .Select(s => new ListeningEndpoint(s.Local.Address, s.Local.Port, s.V6Only))];
     }
 
-    /// <summary>Where the process takes datagrams, of its own; also where it only sends from.</summary>
+    /// <summary>Where the process and what descends from it take datagrams; also where they only send from.</summary>
     public static IReadOnlyList<ListeningEndpoint> ReceivingPorts(SockDiag sockets, int pid)
     {
-        HashSet<uint> inodes = Inodes(pid);
+        HashSet<uint> inodes = ProcessDescriptors.ReadFamily(pid).Inodes();
         if (inodes.Count == 0) return [];
         return [.. sockets.Receivers().Where(s => inodes.Contains(s.Inode))
             .Select(s => new ListeningEndpoint(s.Local.Address, s.Local.Port, s.V6Only, Transport.Udp))];

@@ -80,7 +80,23 @@ public sealed class IptablesRedirect : PairRedirect
             if (wanted.Count == 0 && removed.Count == 0) return;
             foreach (IptablesFamily family in _programs.Families)
                 Apply("make the redirect's chains", family, IptablesRuleset.Base(List(family), wanted, removed));
+            foreach (PairPorts pair in wanted) Align(pair.Name);
         }
+    }
+
+    /// <summary>Who was killed between the commits of two families left them apart: both get what the first one that leads anywhere has.</summary>
+    private void Align(string pair)
+    {
+        (IptablesFamily Family, int? Active)[] all = [.. _programs.Families.Select(f => (f, List(f).Active(pair)))];
+        if (all.Select(f => f.Active).Distinct().Count() == 1) return;
+        (IptablesFamily from, int? active) = all.First(f => f.Active is not null);
+        Align(pair, from, [.. all.Where(f => f.Active != active).Select(f => f.Family)]);
+    }
+
+    private static void Align(string pair, IptablesFamily from, IEnumerable<IptablesFamily> others)
+    {
+        string text = List(from).Active(pair) is { } number ? IptablesRuleset.SwitchUncommitted(pair, number) + IptablesRuleset.Commit : IptablesRuleset.Clear(pair);
+        foreach (IptablesFamily family in others) Apply($"lead pair {pair} where {from} is led", family, text);
     }
 
     private static IEnumerable<string> Chains(string pair, IEnumerable<int> generations) =>
@@ -263,6 +279,7 @@ public sealed class IptablesRedirect : PairRedirect
         private readonly byte[] _text = Encoding.UTF8.GetBytes(IptablesRuleset.SwitchUncommitted(pair, to));
         private IptablesRun[] _ready = [];
         private FlipException? _failure;
+        private IptablesFamily[] _switched = []; // when others could not be
         private bool _committed; // who is there has ended
 
         private string Operation => $"switch pair {Pair} to generation {To}";
@@ -326,29 +343,29 @@ public sealed class IptablesRedirect : PairRedirect
                 if (_ready[i].End() != 0) failed = i;
             }
             ElapsedTicks = Stopwatch.GetTimestamp() - start;
-            if (failed >= 0) Undo(failed);
-            return failed < 0 ? 0 : Errno.Invalid;
+            if (failed < 0) return 0;
+            _failure = Refused($"{Operation} ({_families[failed]})", _ready[failed]);
+            _switched = _families[(failed + 1)..];
+            Dispose(); // and with them the lock
+            return Errno.Invalid;
         }
 
-        /// <summary>One family was not switched: those that were go back, so that both lead to the same generation.</summary>
-        private void Undo(int failed)
+        /// <remarks>Where one family was not switched those that were go back now, after the window, so that both lead to the same generation.</remarks>
+        public override FlipException Failure()
         {
-            _failure = Refused($"{Operation} ({_families[failed]})", _ready[failed]);
-            Dispose(); // and with them the lock
-            if (failed == _families.Length - 1) return;
+            FlipException failure = _failure ?? new FlipException($"cannot {Operation}");
+            IptablesFamily[] switched = _switched;
+            _switched = [];
             try
             {
-                int? before = List(_families[failed]).Active(Pair);
-                string back = before is { } number ? IptablesRuleset.SwitchUncommitted(Pair, number) + IptablesRuleset.Commit : IptablesRuleset.Clear(Pair);
-                foreach (IptablesFamily family in _families[(failed + 1)..]) Apply($"go back from generation {To} of pair {Pair}", family, back);
+                if (switched.Length > 0) Align(Pair, _families.First(f => !switched.Contains(f)), switched);
+                return failure;
             }
             catch (FlipException e)
             {
-                _failure = new FlipException($"{_failure.Message}; and {e.Message}: the families lead to different generations until the rules are repaired", e);
+                return new FlipException($"{failure.Message}; and {e.Message}: the families lead to different generations until the rules are repaired", e);
             }
         }
-
-        public override FlipException Failure() => _failure ?? new FlipException($"cannot {Operation}");
 
         public override void Dispose()
         {

@@ -96,23 +96,29 @@ internal sealed unsafe class IptablesRun : IDisposable
     /// <returns>False: it has ended, or the time is over.</returns>
     internal bool UntilItWaits(TimeSpan limit)
     {
-        string place = string.Create(CultureInfo.InvariantCulture, $"/proc/{_child.Pid}/wchan");
         long began = Stopwatch.GetTimestamp();
         while (_child.End() is null && Stopwatch.GetElapsedTime(began) < limit)
         {
             int unread;
-            if (Libc.DeviceControl(_input, Libc.UnreadBytes, &unread) == 0 && unread == 0 && SleepsForInput(place)) return true;
+            if (Libc.DeviceControl(_input, Libc.UnreadBytes, &unread) == 0 && unread == 0 && SleepsForInput(_child.Pid)) return true;
             Thread.Sleep(0);
         }
         return false;
     }
 
-    /// <summary>proc(5): the function of the kernel in which it sleeps, pipe_read (anon_pipe_read since 6.15); "0" while it runs.</summary>
-    private static bool SleepsForInput(string place)
+    /// <summary>
+    /// proc(5): wchan is the function of the kernel in which it sleeps, pipe_read (anon_pipe_read since 6.15); "0" while it runs, and
+    /// always where the kernel does not tell. Then it must sleep and have the lock it works under: "1: FLOCK ADVISORY WRITE 4711 ...", with "->" who waits for it.
+    /// </summary>
+    private static bool SleepsForInput(int pid)
     {
         try
         {
-            return File.ReadAllText(place).Contains("pipe_read", StringComparison.Ordinal);
+            string sleeps = File.ReadAllText(string.Create(CultureInfo.InvariantCulture, $"/proc/{pid}/wchan"));
+            if (sleeps.Contains("pipe_read", StringComparison.Ordinal)) return true;
+            string lockOf = string.Create(CultureInfo.InvariantCulture, $" WRITE {pid} ");
+            return sleeps is "0" or "" && ProcessIdentity.Stat.Read(pid) is { State: 'S' }
+                && File.ReadLines("/proc/locks").Any(l => l.Contains("FLOCK", StringComparison.Ordinal) && !l.Contains("->", StringComparison.Ordinal) && l.Contains(lockOf, StringComparison.Ordinal));
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

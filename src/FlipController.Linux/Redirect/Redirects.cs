@@ -63,6 +63,10 @@ public sealed class Redirects : IDisposable
                 other.RemovePair(pair);
                 left.Add(other.Place);
             }
+            catch (FlipException) when (other.Priority > its.Priority)
+            {
+                // Whatever its programs cannot list is met after the pair's own rules.
+            }
             finally
             {
                 Forget(other);
