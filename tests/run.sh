@@ -14,7 +14,8 @@ Builds the solution in Release (warnings are errors) and runs the tests:
   system  FlipController.System.Tests: the whole daemon under load, flipctl, the examples, the README
   long    only when asked for, about an hour: 300 kills, 300 with damaged files, 2,000 flips (FLIP_KILLS=N, FLIP_FLIPS=N)
 As root on Debian it installs what is missing first. Without root, what needs it is skipped by name.
-FLIP_REQUIRE=netns,haproxy,vm makes a skip for want of those a failure.
+FLIP_REQUIRE=netns,haproxy,nginx,vm makes a skip for want of those a failure.
+At most four failed tests of a tier run once more, with nothing beside them; those that pass then are named before the last line.
 
 The last line is `N passed, N failed, N skipped`; the exit code is 0 only when nothing failed and something passed.
 END

@@ -117,6 +117,8 @@ public sealed class GenerationClientsTests
 
         // Stopped by SIGSTOP it accepts nobody.
         Assert.True(FlipController.Tests.Shared.Signals.Send(haproxy.Pid, 19));
+        await FlipController.Tests.Shared.Eventually.True(() => Directory.GetDirectories($"/proc/{haproxy.Pid}/task")
+            .All(thread => File.ReadAllText($"{thread}/stat").Split(") ")[^1].StartsWith('T')), TimeSpan.FromSeconds(10), "every thread of it stops");
         Socket waiting = place.Connect(21001);
         await place.Until(haproxy, s => s is { NotAccepted: 1, Total: 4 }, "one waits");
         Assert.True(FlipController.Tests.Shared.Signals.Send(haproxy.Pid, 18));
