@@ -70,34 +70,37 @@ public sealed class IptablesRedirect : PairRedirect
     {
         lock (_turn)
         {
+            (IptablesFamily Family, IptablesListing There)[] all = ListAll();
             List<PairPorts> wanted = [.. pairs];
             List<string> removed = [];
-            foreach (PairRules other in Read().Pairs.Values.Where(p => pairs.All(pair => pair.Name != p.Pair)))
+            foreach (PairRules other in IptablesListing.State([.. all.Select(f => f.There)]).Pairs.Values.Where(p => pairs.All(pair => pair.Name != p.Pair)))
             {
                 if (removeOthers) removed.AddRange(Chains(other.Pair, other.Generations.Keys));
-                else wanted.Add(new PairPorts(other.Pair, other.Blue ?? default, other.Green ?? default));
+                else wanted.Add(other.Ports);
             }
             if (wanted.Count == 0 && removed.Count == 0) return;
-            foreach (IptablesFamily family in _programs.Families)
-                Apply("make the redirect's chains", family, IptablesRuleset.Base(List(family), wanted, removed));
-            foreach (PairPorts pair in wanted) Align(pair.Name);
+            foreach ((IptablesFamily family, IptablesListing there) in all)
+                Apply("make the redirect's chains", family, IptablesRuleset.Base(there, wanted, removed));
+            foreach (PairPorts pair in wanted) Align(pair.Name, all);
         }
     }
 
     /// <summary>Who was killed between the commits of two families left them apart: both get what the first one that leads anywhere has.</summary>
-    private void Align(string pair)
+    private static void Align(string pair, (IptablesFamily Family, IptablesListing There)[] all)
     {
-        (IptablesFamily Family, int? Active)[] all = [.. _programs.Families.Select(f => (f, List(f).Active(pair)))];
-        if (all.Select(f => f.Active).Distinct().Count() == 1) return;
-        (IptablesFamily from, int? active) = all.First(f => f.Active is not null);
-        Align(pair, from, [.. all.Where(f => f.Active != active).Select(f => f.Family)]);
+        if (all.Select(f => f.There.Active(pair)).Distinct().Count() == 1) return;
+        int? active = all.Select(f => f.There.Active(pair)).First(a => a is not null);
+        Lead(pair, active, all.Where(f => f.There.Active(pair) != active).Select(f => f.Family));
     }
 
-    private static void Align(string pair, IptablesFamily from, IEnumerable<IptablesFamily> others)
+    /// <param name="number">Null: nowhere.</param>
+    private static void Lead(string pair, int? number, IEnumerable<IptablesFamily> families)
     {
-        string text = List(from).Active(pair) is { } number ? IptablesRuleset.SwitchUncommitted(pair, number) + IptablesRuleset.Commit : IptablesRuleset.Clear(pair);
-        foreach (IptablesFamily family in others) Apply($"lead pair {pair} where {from} is led", family, text);
+        string text = number is { } to ? IptablesRuleset.SwitchUncommitted(pair, to) + IptablesRuleset.Commit : IptablesRuleset.Clear(pair);
+        foreach (IptablesFamily family in families) Apply($"lead both families of pair {pair} to one generation", family, text);
     }
+
+    private (IptablesFamily Family, IptablesListing There)[] ListAll() => [.. _programs.Families.Select(f => (f, List(f)))];
 
     private static IEnumerable<string> Chains(string pair, IEnumerable<int> generations) =>
         [IptablesRuleset.PairChain(pair), IptablesRuleset.LoopsChain(pair), .. generations.Select(n => IptablesRuleset.GenerationChain(pair, n))];
@@ -143,7 +146,7 @@ public sealed class IptablesRedirect : PairRedirect
         string operation = $"remove the chain of generation {number} of pair {pair}", chain = IptablesRuleset.GenerationChain(pair, number);
         lock (_turn)
         {
-            (IptablesFamily Family, IptablesListing There)[] all = [.. _programs.Families.Select(f => (f, List(f)))];
+            (IptablesFamily Family, IptablesListing There)[] all = ListAll();
             if (all.Any(f => f.There.Active(pair) == number)) throw new KernelException(operation, Errno.Busy, $"{chain} is the active one");
             foreach ((IptablesFamily family, IptablesListing there) in all)
                 if (there.Has(IptablesRuleset.Nat, chain)) Apply(operation, family, IptablesRuleset.RemoveChains([chain]));
@@ -159,9 +162,19 @@ public sealed class IptablesRedirect : PairRedirect
         }
     }
 
-    public override PreparedSwitch PrepareSwitch(string pair, int toNumber) => _netlink is null
-        ? new Restores(this, pair, toNumber)
-        : new Transaction(this, _netlink, pair, toNumber);
+    /// <remarks>
+    /// With nf_tables the rules of both families are changed in one transaction, as the bytes a restore would send: a restore reads every
+    /// rule again when others have committed since it began, as the hold does, and that took it 15 ms a family.
+    /// </remarks>
+    public override PreparedSwitch PrepareSwitch(string pair, int toNumber)
+    {
+        if (_netlink is null) return new Restores(this, pair, toNumber);
+        string chain = IptablesRuleset.PairChain(pair), to = IptablesRuleset.GenerationChain(pair, toNumber);
+        PairChain[] chains =
+            [.. _programs.Families.Select(f => new PairChain(f.IsV6 ? NetfilterHeader.IPv6 : NetfilterHeader.IPv4, IptablesRuleset.Nat, chain, IsCounted: true))];
+        return new BatchSwitch(pair, toNumber, new NftSwitchBatch(chains, to), _netlink, _switchTurn,
+            batch => $"{(batch.FailedIn == 0 ? "IPv4" : "IPv6")}: {(batch.FailedAtDelete ? chain : to)}");
+    }
 
     public override void Clear(string pair)
     {
@@ -179,7 +192,7 @@ public sealed class IptablesRedirect : PairRedirect
         {
             RedirectState state = Read();
             if (!state.Pairs.TryGetValue(pair, out PairRules? there)) return;
-            PairPorts[] others = [.. state.Pairs.Values.Where(p => p.Pair != pair).Select(p => new PairPorts(p.Pair, p.Blue ?? default, p.Green ?? default))];
+            PairPorts[] others = [.. state.Pairs.Values.Where(p => p.Pair != pair).Select(p => p.Ports)];
             foreach (IptablesFamily family in _programs.Families)
                 Apply($"remove the rules of pair {pair}", family, others.Length == 0
                     ? IptablesRuleset.Remove(List(family))
@@ -205,7 +218,7 @@ public sealed class IptablesRedirect : PairRedirect
     {
         uint? generation = _looks is null ? null : NftBatch.GenerationOf(_looks);
         if (generation is not null && _seen is { } seen && seen.Generation == generation) return seen.State;
-        RedirectState state = IptablesListing.State([.. _programs.Families.Select(List)]);
+        RedirectState state = IptablesListing.State([.. ListAll().Select(f => f.There)]);
         _seen = generation is { } number ? (number, state) : null; // what came since is looked at next time
         return state;
     }
@@ -228,43 +241,6 @@ public sealed class IptablesRedirect : PairRedirect
 
     private static FlipException Refused(string operation, IptablesRun run) =>
         new($"cannot {operation}: {run.CommandLine} said: {(run.Error is { Length: > 0 } said ? string.Join("; ", said.Split('\n', StringSplitOptions.RemoveEmptyEntries)) : "nothing")}");
-
-    /// <summary>
-    /// With nf_tables the rules of both families are changed in one transaction, as the bytes a restore would send: a restore reads every
-    /// rule again when others have committed since it began, as the hold does, and that took it 15 ms a family.
-    /// </summary>
-    private sealed class Transaction(IptablesRedirect redirect, NetlinkSocket netlink, string pair, int to) : PreparedSwitch(pair, to)
-    {
-        private readonly NftSwitchBatch _batch = new(
-            [.. redirect._programs.Families.Select(f => new PairChain(
-                f.IsV6 ? NetfilterHeader.IPv6 : NetfilterHeader.IPv4, IptablesRuleset.Nat, IptablesRuleset.PairChain(pair), IsCounted: true))],
-            IptablesRuleset.GenerationChain(pair, to));
-
-        private readonly Lock _turn = redirect._switchTurn;
-        private int _code;
-
-        public override void Rehearse()
-        {
-            if (Run(rehearse: true) != 0) throw Failure();
-        }
-
-        public override int Commit() => Run(rehearse: false);
-
-        private int Run(bool rehearse)
-        {
-            lock (_turn)
-            {
-                long start = Stopwatch.GetTimestamp();
-                _code = _batch.Run(netlink.Fd, rehearse);
-                ElapsedTicks = Stopwatch.GetTimestamp() - start;
-                return _code;
-            }
-        }
-
-        public override FlipException Failure() => new KernelException(
-            $"switch pair {Pair} to generation {To}", _code,
-            $"{(_batch.FailedIn == 0 ? "IPv4" : "IPv6")}: {(_batch.FailedAtDelete ? IptablesRuleset.PairChain(Pair) : IptablesRuleset.GenerationChain(Pair, To))}");
-    }
 
     /// <summary>
     /// With x_tables a restore for each family, started and fed all but its last word. The first one has the lock by then, and nobody
@@ -358,7 +334,7 @@ public sealed class IptablesRedirect : PairRedirect
             _switched = [];
             try
             {
-                if (switched.Length > 0) Align(Pair, _families.First(f => !switched.Contains(f)), switched);
+                if (switched.Length > 0) Lead(Pair, List(_families.First(f => !switched.Contains(f))).Active(Pair), switched);
                 return failure;
             }
             catch (FlipException e)

@@ -1,5 +1,4 @@
 using System.Collections.Immutable;
-using System.Diagnostics;
 using System.Text.Json;
 using FlipController.Core;
 using FlipController.Linux.Kernel;
@@ -61,7 +60,7 @@ public sealed class NftRedirect : PairRedirect
             foreach (PairRules other in state.Pairs.Values.Where(p => pairs.All(pair => pair.Name != p.Pair)))
             {
                 if (removeOthers) removed.AddRange(Chains(other));
-                else wanted.Add(Ports(other));
+                else wanted.Add(other.Ports);
             }
             _nft.Run("make the redirect's table", NftRuleset.Base(wanted, removed));
         }
@@ -86,7 +85,9 @@ public sealed class NftRedirect : PairRedirect
         lock (_turn) _nft.Run($"lead on the loops of pair {pair}", NftRuleset.Loops(pair, mark, mask, routes));
     }
 
-    public override PreparedSwitch PrepareSwitch(string pair, int toNumber) => new Prepared(this, pair, toNumber);
+    public override PreparedSwitch PrepareSwitch(string pair, int toNumber) => new BatchSwitch(
+        pair, toNumber, new NftSwitchBatch(NftRuleset.PairChain(pair), NftRuleset.GenerationChain(pair, toNumber)), _netlink, _switchTurn,
+        batch => $"at \"{NftRuleset.Switch(pair, toNumber).Split('\n')[batch.FailedAtDelete ? 0 : 1]}\"");
 
     public override void Clear(string pair) => Tolerant($"clear the redirect of pair {pair}", NftRuleset.Clear(pair));
 
@@ -96,7 +97,7 @@ public sealed class NftRedirect : PairRedirect
         {
             RedirectState state = Read();
             if (!state.Pairs.TryGetValue(pair, out PairRules? there)) return;
-            PairPorts[] others = [.. state.Pairs.Values.Where(p => p.Pair != pair).Select(Ports)];
+            PairPorts[] others = [.. state.Pairs.Values.Where(p => p.Pair != pair).Select(p => p.Ports)];
             _nft.Run($"remove the rules of pair {pair}", others.Length == 0 ? NftRuleset.Remove() : NftRuleset.Base(others, Chains(there)));
         }
     }
@@ -126,8 +127,6 @@ public sealed class NftRedirect : PairRedirect
         lock (_turn) return Read();
     }
 
-    private static PairPorts Ports(PairRules pair) => new(pair.Pair, pair.Blue ?? default, pair.Green ?? default);
-
     private static IEnumerable<string> Chains(PairRules pair) =>
     [
         NftRuleset.PairChain(pair.Pair), NftRuleset.LoopsChain(pair.Pair),
@@ -152,45 +151,6 @@ public sealed class NftRedirect : PairRedirect
             {
                 // No such table or chain: as asked for.
             }
-        }
-    }
-
-    /// <summary>The message lies there, and <see cref="Rehearse"/> has the kernel check it and every method on the way compiled.</summary>
-    private sealed class Prepared(NftRedirect redirect, string pair, int to) : PreparedSwitch(pair, to)
-    {
-        private readonly NftSwitchBatch _batch = new(NftRuleset.PairChain(pair), NftRuleset.GenerationChain(pair, to));
-        private int _code;
-        private bool _rehearsing;
-
-        public override void Rehearse()
-        {
-            _rehearsing = true;
-            try
-            {
-                if (Commit() != 0) throw Failure();
-            }
-            finally
-            {
-                _rehearsing = false;
-            }
-        }
-
-        public override int Commit()
-        {
-            lock (redirect._switchTurn)
-            {
-                long start = Stopwatch.GetTimestamp();
-                _code = _batch.Run(redirect._netlink.Fd, _rehearsing);
-                ElapsedTicks = Stopwatch.GetTimestamp() - start;
-                return _code;
-            }
-        }
-
-        public override FlipException Failure()
-        {
-            string[] commands = NftRuleset.Switch(Pair, To).Split('\n');
-            return new KernelException(
-                $"switch pair {Pair} to generation {To}", _code, $"at \"{commands[_batch.FailedAtDelete ? 0 : 1]}\"");
         }
     }
 }

@@ -23,7 +23,11 @@ public sealed record RedirectState(bool BaseComplete, bool ProbesPass, Immutable
 /// <param name="Loops">Where connections of retired generations to themselves go.</param>
 public sealed record PairRules(
     string Pair, int? Active, bool Reached, ImmutableSortedDictionary<int, ImmutableArray<ServicePort>> Generations,
-    PortBlock? Blue, PortBlock? Green, ImmutableArray<LoopRoute> Loops);
+    PortBlock? Blue, PortBlock? Green, ImmutableArray<LoopRoute> Loops)
+{
+    /// <summary>Those that are guarded.</summary>
+    internal PairPorts Ports => new(Pair, Blue ?? default, Green ?? default);
+}
 
 /// <summary>A pair's private ports, which are shut to the outside; a block of none has no guard.</summary>
 public sealed record PairPorts(string Name, PortBlock Blue, PortBlock Green);
