@@ -89,8 +89,10 @@ public sealed class IptablesRedirect : PairRedirect
     private static void Align(string pair, (IptablesFamily Family, IptablesListing There)[] all)
     {
         if (all.Select(f => f.There.Active(pair)).Distinct().Count() == 1) return;
-        int? active = all.Select(f => f.There.Active(pair)).First(a => a is not null);
-        Lead(pair, active, all.Where(f => f.There.Active(pair) != active).Select(f => f.Family));
+        int active = all.Select(f => f.There.Active(pair)).OfType<int>().First();
+        // A family that has lost the generation's chain, too, is led there once that has been restored.
+        Lead(pair, active, all.Where(f => f.There.Active(pair) != active && f.There.Has(IptablesRuleset.Nat, IptablesRuleset.GenerationChain(pair, active)))
+            .Select(f => f.Family));
     }
 
     /// <param name="number">Null: nowhere.</param>

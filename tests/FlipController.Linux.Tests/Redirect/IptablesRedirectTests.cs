@@ -145,6 +145,27 @@ public abstract class IptablesRedirectTests(IptablesVariant variant) : RedirectT
     });
 
     [Fact(Timeout = 30000)]
+    public async Task A_family_whose_chains_are_gone_or_that_leads_elsewhere_is_put_right() => await Task.Run(() =>
+    {
+        using TestNetwork server = TestNetwork.Create("o");
+        PairRedirect redirect = Made(server);
+        foreach (string program in Programs)
+        {
+            foreach (string all in (string[])["-F", "-X"]) server.Exec(program, "-t", "nat", all);
+            Assert.Null(redirect.ReadActive("edge"));
+            redirect.EnsureBase([Edge]);
+            for (int number = 1; number <= 2; number++) redirect.RestoreGeneration("edge", number, 0x100000 | (uint)number << 8, Mask, [new ServicePort(Web, 20000 + 1000 * number)]);
+            redirect.EnsureBase([Edge]);
+            Assert.Equal(1, redirect.ReadActive("edge"));
+        }
+        // As a kill between two commits leaves it.
+        server.Exec(Programs[1], "-t", "nat", "-R", "FLIP-P-edge", "1", "-g", "FLIP-G-edge-2");
+        Assert.Null(redirect.ReadActive("edge"));
+        redirect.EnsureBase([Edge]);
+        Assert.Equal(1, redirect.ReadActive("edge"));
+    });
+
+    [Fact(Timeout = 30000)]
     public async Task Names_too_long_for_a_chain_are_cut_and_known_again() => await Task.Run(() =>
     {
         using TestNetwork server = TestNetwork.Create("n");
@@ -193,6 +214,9 @@ public abstract class IptablesRedirectTests(IptablesVariant variant) : RedirectT
 
         public override void AddGeneration(string pair, int number, uint mark, uint mask, ImmutableArray<ServicePort> ports) =>
             network.Run(() => inner.AddGeneration(pair, number, mark, mask, ports));
+
+        public override void RestoreGeneration(string pair, int number, uint mark, uint mask, ImmutableArray<ServicePort> ports) =>
+            network.Run(() => inner.RestoreGeneration(pair, number, mark, mask, ports));
 
         public override void RemoveGeneration(string pair, int number) => network.Run(() => inner.RemoveGeneration(pair, number));
 
