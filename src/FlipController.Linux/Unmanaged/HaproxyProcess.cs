@@ -29,9 +29,9 @@ internal sealed record HaproxyProcess(ProcessIdentity Identity, int Parent, uint
 
     /// <summary>
     /// It was told to become a daemon and is not one yet: it binds first, then forks the daemon, which begins a session of its own, and
-    /// ends (src/haproxy.c, main).
+    /// ends (src/haproxy.c, main). Session 0 is one whose first process cannot be seen from here, getsid(2): not its own either.
     /// </summary>
-    public bool IsBecomingDaemon => StartArguments.IsDaemon(Arguments) && Libc.SessionOf(Pid) is > 0 and int session && session != Pid;
+    public bool IsBecomingDaemon => StartArguments.IsDaemon(Arguments) && Libc.SessionOf(Pid) is >= 0 and int session && session != Pid;
 
     private static bool NamesHaproxy(string executable) =>
         Path.GetFileName(executable.AsSpan()).Contains("haproxy", StringComparison.OrdinalIgnoreCase);
