@@ -103,7 +103,8 @@ public sealed record PortsOptions
     public int Green { get; init; } = 22000;
 }
 
-public enum RedirectMethod { Nftables, Iptables }
+/// <summary>Rules of the kernel lead NEW connections to a generation's own ports, or each listens on the front addresses (<see cref="Listener"/>).</summary>
+public enum RedirectMethod { Nftables, Iptables, Listener }
 
 /// <summary>Which of the two programs behind the name iptables.</summary>
 public enum IptablesChoice { Auto, Nft, Legacy }

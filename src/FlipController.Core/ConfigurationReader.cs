@@ -122,7 +122,7 @@ public static class ConfigurationReader
             Redirect = new RedirectOptions
             {
                 Method = redirect.Value("method", initial.Redirect.Method,
-                    OneOf([("nftables", RedirectMethod.Nftables), ("iptables", RedirectMethod.Iptables)], "listener")),
+                    OneOf([("nftables", RedirectMethod.Nftables), ("iptables", RedirectMethod.Iptables), ("listener", RedirectMethod.Listener)])),
                 Iptables = redirect.Value("iptables", initial.Redirect.Iptables,
                     OneOf([("auto", IptablesChoice.Auto), ("nft", IptablesChoice.Nft), ("legacy", IptablesChoice.Legacy)])),
                 MarkMask = redirect.Value("mark_mask", initial.Redirect.MarkMask, MarkMask),
@@ -180,6 +180,14 @@ public static class ConfigurationReader
                 Failed = ReadHook(hooks, "failed", initial.Hooks.Failed, faults),
             },
         };
+        if (pair.Redirect.Method == RedirectMethod.Listener)
+        {
+            if (runsCommands)
+                faults.Add(redirect.PathOf("method"), "must not be listener beside command: whether a server that is not HAProxy lets another one listen beside it, "
+                    + "and with how many sockets it does, is its own affair");
+            if (!pair.Redirect.Udp.IsEmpty)
+                faults.Add(redirect.PathOf("udp"), "must not stand beside method: listener, which moves TCP connections only");
+        }
         foreach (ConfigurationSection part in new[] { haproxy, command, ports, redirect, hold, gate, watch, drain, continuity, hooks, section }) part.End();
         return pair;
     }

@@ -67,8 +67,16 @@ public sealed record Service(IPAddress Address, int Port, bool V6Only = false, T
     }
 }
 
-/// <summary>A service and the private port on which one generation really listens for it, on the same address.</summary>
-public sealed record ServicePort(Service Service, int PrivatePort);
+/// <summary>
+/// A service and the private port on which one generation really listens for it, on the same address; the service's own port when it listens
+/// on the front address (<see cref="RedirectMethod.Listener"/>).
+/// </summary>
+public sealed record ServicePort(Service Service, int PrivatePort)
+{
+    /// <summary>Whoever else listens for the service uses the same port: what is on it may be of each of them.</summary>
+    [JsonIgnore]
+    public bool IsFront => PrivatePort == Service.Port;
+}
 
 /// <summary>The private ports a slot may use: <paramref name="First"/> and the ports after it, <paramref name="Count"/> in all.</summary>
 public readonly record struct PortBlock(int First, int Count)

@@ -35,6 +35,10 @@ public sealed record Generation(
     DateTimeOffset Since, ImmutableArray<ServicePort> Ports, int Tag, string? Version, string? Binary = null,
     ImmutableArray<Service>? Loops = null)
 {
+    /// <summary>It listens on the front addresses themselves, where others may too (<see cref="RedirectMethod.Listener"/>).</summary>
+    [JsonIgnore]
+    public bool IsOnFronts => !Ports.IsEmpty && Ports.All(p => p.IsFront);
+
     /// <summary>Generations are the same when their numbers are: everything else follows from it.</summary>
     public bool Equals(Generation? other) =>
         other is not null && other.Number == Number && other.Pid == Pid && other.StartTicks == StartTicks;

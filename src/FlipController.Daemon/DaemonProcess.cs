@@ -47,7 +47,7 @@ internal static class DaemonProcess
             using StateLock _ = StateLock.Take(configuration.State);
             await RefuseOccupiedAsync(configuration.Control.Socket);
             OpenHolds(log); // before anything else: somebody may still wait for a daemon that was killed
-            using var redirects = new Redirects();
+            using var redirects = new Redirects(configuration.Runtime);
             using ForeignRules others = ForeignRules.Open();
             using var deaths = new DeathWatch();
             Fleet.EnsureRuntime(configuration.Runtime);

@@ -25,6 +25,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
 
     private readonly long _unkeptAtStart = UnkeptSyns.Count();
     private readonly ConcurrentDictionary<ProcessIdentity, bool> _finishing = new();
+    private readonly ConcurrentDictionary<int, Opened> _opened = new();
 
     /// <summary>
     /// Soft stop, then the drain deadlines: at each one what is left of its services is closed gently; the last one posts DrainDue.
@@ -140,6 +141,8 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
         await OpenSessionAsync(leaving, stop);
         await edge.DriverOf(generation.Number).TellToStopAsync(ProcessIdentity.Of(generation), generation, stop);
         leaving.IsStopped = true;
+        _opened.TryRemove(generation.Number, out _);
+        if (generation.IsOnFronts) await LeftFrontsAsync(generation, stop);
         Forget(edge, generation.Number);
         leaving.Mark("retired", edge.DriverOf(generation.Number).StopsSoftly ? "told to stop: no new connections, the open ones finish"
             : "no new connections reach it; it is ended when the open ones have");
@@ -177,12 +180,39 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
         }
     }
 
+    /// <summary>It listens there no more; who does is alone now.</summary>
+    private async Task LeftFrontsAsync(Generation generation, CancellationToken stop)
+    {
+        try
+        {
+            long began = edge.Time.GetTimestamp();
+            while (PairEdge.Listens(generation) && edge.Time.GetElapsedTime(began) < s_politeEnd) await Task.Delay(s_lastArrivals / 10, edge.Time, stop);
+            edge.Redirect.Settle(edge.Name, [.. generation.Ports.Select(p => p.Service)]);
+        }
+        catch (FlipException e)
+        {
+            edge.Log.LogDebug("pair {Pair}: who is alone on the front addresses is named when the next one begins to listen: {Why}", edge.Name, e.Message);
+        }
+    }
+
+    /// <summary>
+    /// On the front addresses others listen too: of those that were being opened when NEW connections had begun to go elsewhere some are its
+    /// own, of later ones none is. Its accept queues are its own.
+    /// </summary>
+    private int OpeningOnFronts(Generation generation, SockDiag sockets, PortBlock span)
+    {
+        Opened opened = _opened.GetOrAdd(generation.Number, _ => new Opened(generation.Ports.Select(p => p.PrivatePort).ToHashSet()));
+        ProcessDescriptors held = ProcessDescriptors.ReadFamily(generation.Pid);
+        return opened.Left(sockets) + (int)sockets.Sockets(TcpStates.Listen, span).Where(l => held.Holds(l.Inode)).Sum(l => l.ReceiveQueue);
+    }
+
     /// <summary>Connections in the middle of being opened towards a generation; null: it is gone.</summary>
     private int? Opening(Generation generation)
     {
         if (!ProcessIdentity.Of(generation).IsAlive || generation.Ports.IsEmpty) return null;
         PortBlock span = PairEdge.SpanOf(generation);
         using var sockets = new SockDiag();
+        if (generation.IsOnFronts) return OpeningOnFronts(generation, sockets, span) + (HasOwnSockets(generation) ? (int)UnacceptedByPath(generation) : 0);
         int halfOpen = sockets.HandshakesByPort(span).Where(p => PairEdge.Owns(generation, p.Key)).Sum(p => p.Value);
         uint unaccepted = 0;
         foreach (TcpSocket listener in sockets.Sockets(TcpStates.Listen, span))

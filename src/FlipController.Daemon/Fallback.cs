@@ -102,9 +102,10 @@ internal sealed class Fallback(PairEdge edge, Func<PairState> state)
                 edge.Store.SaveAdoption(adoption with { Haproxy = haproxy, ToldToStop = false });
                 throw;
             }
-            StoppedHaproxy stopped = await new UnmanagedStop(_systemd, edge.Time) { MayStop = HasTraffic }.RunAsync(
+            StoppedHaproxy stopped = await new UnmanagedStop(_systemd, edge.Time) { MayStop = HasTraffic, OthersListen = OnFronts }.RunAsync(
                 haproxy, adoption.Services, OwnPids(), said => Tell("progress", said), stop);
             string said = Said(haproxy, stopped);
+            edge.Redirect.Settle(edge.Name, adoption.Services);
             if (stopped.WasListening)
             {
                 edge.Log.LogInformation(new EventId(160, "Relieved"), "pair {Pair}: {Said}", edge.Name, said);
@@ -161,6 +162,9 @@ internal sealed class Fallback(PairEdge edge, Func<PairState> state)
             Adoption known = Recorded ?? new Adoption(null, false, null, services);
             Adoption adoption = known with { ToldToStop = false, Services = services };
             edge.Store.SaveAdoption(adoption);
+            // Where nobody is to be started, one more listens already.
+            if (OnFronts && (await new UnmanagedSearch(_systemd).FindAsync(services, OwnPids(), stop)).Haproxy is null)
+                await edge.Redirect.MakeRoomAsync(edge.Name, services, stop);
             UnmanagedHaproxy haproxy = await new UnmanagedStart(_systemd, edge.Time).RunAsync(
                 adoption.Haproxy, run.Unit ?? adoption.Unit, services, OwnPids(), progress, stop);
             // A unit that did not serve is not remembered.
@@ -189,6 +193,8 @@ internal sealed class Fallback(PairEdge edge, Func<PairState> state)
         return new UnmanagedStatus(
             known.Unit ?? shown.Executable, shown.Main.IsAlive ? shown.Main.Pid : null, found is not null, connections, adoption.ToldToStop);
     }
+
+    private bool OnFronts => edge.Options.Redirect.Method == RedirectMethod.Listener;
 
     private HashSet<int> OwnPids() => [.. state().Generations.Select(g => g.Pid)];
 

@@ -85,17 +85,31 @@ internal sealed class Fleet(
         IReadOnlyDictionary<string, int> indexes = PairIndexes.Assign(
             configuration.State, [.. configuration.Pairs.Keys], () => Recovery.IndexesInUse(configuration),
             broken => log.LogError(new EventId(133, "Broken"), "{Broken}; the pairs get the numbers that their living connections bear", broken));
+        if (OtherFronts(configuration, options) is { } refusal) throw new FlipException(refusal);
         PairPorts ports = PortsOf(configuration, options.Name);
+        // Of one whose generations listen on the front addresses conntrack knows nothing: nothing marks its connections.
         var edge = new PairEdge(
             options, configuration.Runtime, ports.Blue, ports.Green, new ConnectionMark(options.Redirect.MarkMask, indexes[options.Name]),
             new PairStore(configuration.State, options.Name), redirects.Of(options.Redirect), redirects, deaths, Notices,
             _fronts ??= new FrontAddresses(() => _pairs.Values), time, log,
             new DrainLog(configuration.State, options.Name),
-            _sessions.GetOrAdd(options.Name, _ => new DrainSessions()), ledger, _holdTurn, others);
+            _sessions.GetOrAdd(options.Name, _ => new DrainSessions()),
+            options.Redirect.Method == RedirectMethod.Listener ? null : ledger, _holdTurn, others);
         var pair = new Pair(edge, clockSetBy);
         await pair.StartAsync();
         _pairs[options.Name] = pair;
         _ = WatchOverAsync(pair);
+    }
+
+    /// <summary>Why a pair cannot be redirected as it is configured now; null: it can.</summary>
+    private static string? OtherFronts(Configuration configuration, PairOptions options)
+    {
+        bool onFronts = options.Redirect.Method == RedirectMethod.Listener;
+        Generation? other = GenerationNote.Living(configuration.Runtime, options.Name).Select(n => n.Generation)
+            .FirstOrDefault(g => g.IsOnFronts != onFronts && PairEdge.Listens(g));
+        return other is null ? null
+            : $"pairs.{options.Name}.redirect.method {(onFronts ? "listener" : "other than listener")} needs generations that listen {(onFronts ? "on the front addresses" : "on private ports")}, and "
+                + $"{other} listens {(onFronts ? "on private ports" : "on the front addresses")}; `flipctl release {options.Name}`, change the method, and `flipctl adopt {options.Name}`: that moves no connection either";
     }
 
     private async Task WatchOverAsync(Pair pair)
@@ -136,6 +150,7 @@ internal sealed class Fleet(
             if (read.Configuration is { } c && (c.State != _configuration.State || c.Runtime != _configuration.Runtime
                 || c.Control != _configuration.Control || c.Metrics != _configuration.Metrics))
                 faults.Add($"{file}: control, metrics, state and runtime change only with a restart of the daemon");
+            if (read.Configuration is { } changed) faults.AddRange(changed.Pairs.Values.Select(o => OtherFronts(changed, o)).OfType<string>());
             if (faults.Count > 0 || read.Configuration is not { } wanted)
             {
                 foreach (string fault in faults)

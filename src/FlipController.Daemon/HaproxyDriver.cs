@@ -29,7 +29,8 @@ internal sealed class HaproxyDriver(PairEdge edge) : Driver(edge)
         ProjectionResult result = Projection.Render(
             [.. snapshot.Files.Select(f => new SourceFile(f.Path, f.Content))],
             new SlotPlace(
-                place.Directory, place.AdminSocket, Edge.BlockOf(slot), taken, Options.LocalPeer ?? Dns.GetHostName(), Tables(place.Number)),
+                place.Directory, place.AdminSocket, Edge.BlockOf(slot), taken, Options.LocalPeer ?? Dns.GetHostName(), Tables(place.Number),
+                Edge.Options.Redirect.Method == RedirectMethod.Listener),
             surroundings);
         return result.Configuration
             ?? throw new FlipException(string.Join(" | ", result.Faults.Select(f => $"{f.File}:{f.Line}: {f.Message}")));

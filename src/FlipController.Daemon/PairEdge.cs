@@ -68,6 +68,11 @@ internal sealed record PairEdge(
     {
         if (generation.Ports.IsEmpty) return 0;
         using var sockets = new SockDiag();
+        if (generation.IsOnFronts)
+        {
+            ProcessDescriptors held = ProcessDescriptors.ReadFamily(generation.Pid);
+            return sockets.Connections(SpanOf(generation)).Count(s => Owns(generation, s.Local.Port) && held.Holds(s.Inode));
+        }
         return sockets.CountByPort(TcpStates.Live, SpanOf(generation)).Where(p => Owns(generation, p.Key)).Sum(p => p.Value);
     }
 

@@ -32,7 +32,7 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
     public static ClientsOf ClientsOf(PairState s, Generation generation, string role)
     {
         HashSet<int> own = [.. generation.Ports.Select(p => p.PrivatePort)];
-        bool shared = s.Generations.Any(g => g.Number != generation.Number && g.Ports.Any(p => own.Contains(p.PrivatePort)));
+        bool shared = generation.IsOnFronts || s.Generations.Any(g => g.Number != generation.Number && g.Ports.Any(p => own.Contains(p.PrivatePort)));
         return new ClientsOf(generation, role, shared);
     }
 
@@ -135,7 +135,8 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
     {
         var live = generations.ToDictionary(
             g => g.Number, g => edge.Ledger?.CountOf(edge.Mark.ValueOf(g.Tag)) is { IsCurrent: true } count && edge.Now - count.AsOf < s_fresh ? count.Live : (int?)null);
-        Generation[] rest = [.. generations.Where(g => live[g.Number] is null)];
+        // Where nothing is redirected nothing is marked, and conntrack need not even be at work.
+        Generation[] rest = [.. generations.Where(g => live[g.Number] is null && !g.IsOnFronts)];
         if (rest.Length == 0) return live;
         try
         {

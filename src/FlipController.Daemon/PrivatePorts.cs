@@ -16,7 +16,7 @@ internal sealed class PrivatePorts(PairEdge edge)
     {
         get
         {
-            if (EphemeralPorts.Read() is not { } ephemeral) return null;
+            if (edge.Options.Redirect.Method == RedirectMethod.Listener || EphemeralPorts.Read() is not { } ephemeral) return null;
             PortBlock[] met = [.. new[] { edge.Blue, edge.Green }.Where(ephemeral.Meets)];
             return met.Length == 0 ? null
                 : $"the private ports {string.Join(" and ", met)} are within net.ipv4.ip_local_port_range {ephemeral.Range}, where an outgoing connection may have one "

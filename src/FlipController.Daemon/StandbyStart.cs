@@ -39,6 +39,7 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
             await serverState.FillAsync([.. rendered.ServerStateFiles.Select(f => (f.Path, f.Backend))], effect.Active, stop);
             if (await instance.CheckAsync(stop) is { } rejected) throw new FlipException($"{instance.Called} rejects the configuration: {rejected}");
             edge.Store.SaveSnapshot(run.Number, snapshot);
+            if (rendered.Services.Any(p => p.IsFront)) await edge.Redirect.MakeRoomAsync(edge.Name, [.. rendered.Services.Select(p => p.Service)], stop);
             ProcessIdentity process = await instance.StartAsync(stop);
             // It says so itself: one process less to start beside the traffic than asking the binary.
             var generation = new Generation(
@@ -148,7 +149,9 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
             && await fallback.StrangersAsync(added, stop) is { IsEmpty: false } strangers)
             throw new FlipException(string.Join(" | ", strangers));
         using var sockets = new SockDiag();
-        IReadOnlyList<TcpSocket> listeners = sockets.Listeners(), receivers = sockets.Receivers();
+        // Generations of a pair may listen on the front addresses themselves.
+        HashSet<uint> own = [.. state().Generations.SelectMany(g => ProcessDescriptors.ReadFamily(g.Pid).Inodes())];
+        IReadOnlyList<TcpSocket> listeners = [.. sockets.Listeners().Where(l => !own.Contains(l.Inode))], receivers = [.. sockets.Receivers().Where(l => !own.Contains(l.Inode))];
         PairRules[] others = [.. edge.Redirect.ReadAll().Pairs.Values.Where(p => p.Pair != edge.Name && p.Reached)];
         foreach (Service service in added)
         {

@@ -11,11 +11,11 @@ public static partial class Doctor
     private static async Task<IEnumerable<CheckLine>> RulesOfOthersAsync(Configuration configuration, CancellationToken cancel)
     {
         Dictionary<string, ImmutableArray<Service>> fronts = new(StringComparer.Ordinal);
-        foreach (PairOptions pair in configuration.Pairs.Values) fronts[pair.Name] = await FrontsAsync(pair, cancel);
+        foreach (PairOptions pair in configuration.Pairs.Values) fronts[pair.Name] = await FrontsAsync(pair, configuration.Runtime, cancel);
         try
         {
             using ForeignRules others = ForeignRules.Open();
-            using var redirects = new Redirects();
+            using var redirects = new Redirects(configuration.Runtime);
             return [.. configuration.Pairs.Values.SelectMany(pair => About(pair, others.Look(fronts[pair.Name], pair.Redirect.MarkMask, redirects.Of(pair.Redirect).Priority)))];
         }
         catch (FlipException)
@@ -33,11 +33,11 @@ public static partial class Doctor
     }
 
     /// <summary>Those its active generation serves; of a pair that serves none, what its files say. None where these cannot be read: other lines say so.</summary>
-    private static async Task<ImmutableArray<Service>> FrontsAsync(PairOptions pair, CancellationToken cancel)
+    private static async Task<ImmutableArray<Service>> FrontsAsync(PairOptions pair, string runtime, CancellationToken cancel)
     {
         try
         {
-            using (var redirects = new Redirects())
+            using (var redirects = new Redirects(runtime))
             {
                 RedirectState there = redirects.Of(pair.Redirect).ReadAll();
                 if (there.Active(pair.Name) is { } active && there.Pairs[pair.Name].Generations.TryGetValue(active, out ImmutableArray<ServicePort> ports))

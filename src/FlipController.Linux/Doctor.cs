@@ -28,6 +28,7 @@ public static partial class Doctor
         lines.Add(Libnftables());
         lines.Add(Nat());
         lines.AddRange(Iptables(looked));
+        lines.Add(Listener(looked));
         lines.Add(Conntrack());
         foreach (HoldMethod method in looked.Pairs.Values.Select(p => p.Hold.Method).DefaultIfEmpty(HoldMethod.Auto).Distinct()) lines.Add(Holding(method));
         lines.AddRange(LeftHolds());
@@ -119,7 +120,7 @@ public static partial class Doctor
             {
                 foreach (RedirectOptions redirect in configuration.Pairs.Values.Select(p => p.Redirect).Where(r => r.Method == RedirectMethod.Iptables).Distinct())
                 {
-                    using var redirects = new Redirects();
+                    using var redirects = new Redirects(configuration.Runtime);
                     wanted |= redirects.Of(redirect) is IptablesRedirect its && its.Variant == variant;
                 }
             }
@@ -145,6 +146,26 @@ public static partial class Doctor
         if (Redirects.HasLegacyNat() && configuration.Pairs.Values.Any(p => p.Redirect is { Method: RedirectMethod.Iptables, Iptables: not IptablesChoice.Legacy }))
             yield return new CheckLine("redirect.method iptables", false, "there are NAT rules of iptables-legacy beside those of nf_tables, and which are met first is not defined",
                 "use one of the two: `iptables-legacy-save -t nat` shows whose they are", Warning: true);
+    }
+
+    private static CheckLine Listener(Configuration configuration)
+    {
+        const string subject = "redirect.method listener";
+        string? said = null;
+        try
+        {
+            ListenerRedirect.Try();
+            // Another process's needs a right more, without which this host has more troubles than this one: the first line says so.
+            if (ReadOrEmpty("/proc/sys/kernel/yama/ptrace_scope").Trim() == "3") said = "kernel.yama.ptrace_scope is 3, with which nobody may reach another process's listeners";
+        }
+        catch (FlipException e)
+        {
+            said = e.Message;
+        }
+        return said is null ? new CheckLine(subject, true, "the kernel lets one of two listeners on an address be named for NEW connections")
+            : configuration.Pairs.Values.Any(p => p.Redirect.Method == RedirectMethod.Listener)
+                ? new CheckLine(subject, false, said, "run as root with CAP_SYS_PTRACE on Linux 5.6 or later, kernel.yama.ptrace_scope below 3; or set redirect.method: nftables")
+                : new CheckLine(subject, true, $"does not work here, and no pair is configured for it: {said}");
     }
 
     private static IEnumerable<CheckLine> LeftHolds()

@@ -41,7 +41,7 @@ internal static class MethodsBenchmark
         using NetnsProcess backend = nets.Server.Start(Programs.Load, ["serve", .. listen, "--name", "app"]);
         await Eventually.True(() => backend.Output.Contains($"[::]:{FirstPort + 1}", StringComparison.Ordinal), TimeSpan.FromSeconds(60), () => backend.Errors);
         var service = new Service(IPAddress.IPv6Any, 80);
-        using var redirects = nets.Server.Run(() => new Redirects());
+        using var redirects = nets.Server.Run(() => new Redirects("/nonexistent"));
         (PairRedirect redirect, double add, double read) = nets.Server.Run(() =>
         {
             PairRedirect redirect = redirects.Of(options);

@@ -35,6 +35,13 @@ public sealed class MethodIptablesNftTests() : IptablesMethod("nft")
 [Collection(Alone)]
 public sealed class MethodIptablesLegacyTests() : IptablesMethod("legacy");
 
+/// <summary>Generations that listen on the front addresses themselves: no rule is ours, and none can be taken away.</summary>
+[Collection(Alone)]
+public sealed class MethodListenerTests() : EveryMethod("{ method: listener }", "listener")
+{
+    private protected override string[][] Flushes => [["nft", "flush", "ruleset"]];
+}
+
 /// <summary>
 /// One suite over every way to redirect; a class of its own for each, so that a report names it. FLIP_METHOD_FLIPS=N: so many flips
 /// instead of a few.

@@ -28,7 +28,7 @@ internal sealed class ClientWalk
     private readonly FirstSeen? _firstSeen;
     private readonly DateTimeOffset _now;
     private readonly int _firstPort;
-    private readonly int[] _serviceOfPort;
+    private readonly int[] _serviceOfPort, _nextOnPort;
     private readonly bool[] _asked;
     private readonly bool[] _listens;
     private readonly int[] _count;
@@ -47,7 +47,9 @@ internal sealed class ClientWalk
         _firstPort = span.First;
         _serviceOfPort = new int[span.Count];
         Array.Fill(_serviceOfPort, -1);
-        for (int i = 0; i < ports.Length; i++) _serviceOfPort[ports[i].PrivatePort - _firstPort] = i;
+        _nextOnPort = new int[ports.Length];
+        for (int i = 0; i < ports.Length; i++)
+            (_nextOnPort[i], _serviceOfPort[ports[i].PrivatePort - _firstPort]) = (_serviceOfPort[ports[i].PrivatePort - _firstPort], i);
         _asked = [.. ports.Select(p => query.Service is null || ClientQuery.MatchesService(query.Service, p.Service))];
         _listens = new bool[ports.Length];
         _count = new int[ports.Length];
@@ -72,6 +74,7 @@ internal sealed class ClientWalk
     {
         int offset = socket.LocalPort - _firstPort;
         int service = (uint)offset < (uint)_serviceOfPort.Length ? _serviceOfPort[offset] : -1;
+        if (service >= 0 && _nextOnPort[service] >= 0) service = ServiceOf(service, socket.Local);
         if (service < 0) return;
         TcpStates state = socket.State;
         uint inode = socket.Inode;
@@ -110,6 +113,19 @@ internal sealed class ClientWalk
         }
         _count[service]++;
         Match(socket, service, state, inode);
+    }
+
+    /// <summary>Of several front addresses with one port: that very address before the one that has it among others.</summary>
+    private int ServiceOf(int first, PeerAddress local)
+    {
+        IPAddress address = local.ToIPAddress();
+        int found = -1;
+        for (int i = first; i >= 0; i = _nextOnPort[i])
+        {
+            Service service = _generation.Ports[i].Service;
+            if (new Service(address, service.Port).Overlaps(service) && (found < 0 || service.Breadth < _generation.Ports[found].Service.Breadth)) found = i;
+        }
+        return found;
     }
 
     internal ClientSockets Sockets() => new(_established, _halfClosed, _finishing, _notAccepted, _orphans, _ending, _unknown,

@@ -9,7 +9,7 @@ namespace FlipController.Linux.Clients;
 /// <summary>Whose clients are asked for.</summary>
 /// <param name="Role">active, standby, previous or retired: as it is told.</param>
 /// <param name="PortsShared">
-/// Another generation that still has sockets uses the same private ports: the slot's next one does. Then a port does not tell whose a
+/// Another generation that still has sockets uses the same private ports, as the slot's next one does, or it listens on the front addresses. Then a port does not tell whose a
 /// socket is that no process holds.
 /// </param>
 public sealed record ClientsOf(int Number, string Role, int Pid, ImmutableArray<ServicePort> Ports, bool PortsShared)

@@ -14,7 +14,7 @@ public static class CommandCopy
     public static RenderedConfiguration Render(
         PairOptions pair, Snapshot snapshot, GenerationPlace place, Slot slot, PortBlock block, IReadOnlySet<int> taken)
     {
-        var ports = new PrivatePorts(block, taken);
+        var ports = new PrivatePorts(block, taken, onFronts: false);
         foreach ((string name, Service service) in pair.Command!.Services)
             if (ports.For(service, null, out string? fault) is null) throw new FlipException($"the service {name} ({service}) {fault}");
         var words = new CommandWords(pair, place, slot, ports.Services);

@@ -53,11 +53,11 @@ public sealed class Gate(GateOptions options, TimeProvider time, Func<Generation
         foreach (ServicePort port in candidate.Ports)
         {
             IReadOnlyList<ListeningEndpoint> listening = port.Service.IsTcp ? streams : datagrams;
-            if (listening.Any(l => l.Port == port.Service.Port && Takes(l, port.Service)))
+            if (!port.IsFront && listening.Any(l => l.Port == port.Service.Port && Takes(l, port.Service)))
                 return Finding.Never($"{candidate} (process {candidate.Pid}) listens on the front address {port.Service} itself, "
                     + "where it would take connections from the active one");
             if (Parts(port.Service).Any(part => !listening.Any(l => l.Port == port.PrivatePort && Takes(l, part))))
-                return Finding.NotYet($"process {candidate.Pid} does not listen on private port {port.PrivatePort} for {port.Service}");
+                return Finding.NotYet($"process {candidate.Pid} does not listen on {(port.IsFront ? "the front address" : $"private port {port.PrivatePort} for")} {port.Service}");
         }
         return Finding.Yes;
     }
@@ -78,7 +78,7 @@ public sealed class Gate(GateOptions options, TimeProvider time, Func<Generation
             // An address this node does not have now, a VIP elsewhere: the listener alone is proof.
             // Nor does a datagram tell whether it was taken.
             if (!port.Service.IsTcp || Reachable(port) is not { } target) continue;
-            using var socket = new Socket(target.AddressFamily, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
+            using Socket socket = Open(port)(target.AddressFamily);
             try
             {
                 await socket.ConnectAsync(target, stop);
@@ -92,6 +92,10 @@ public sealed class Gate(GateOptions options, TimeProvider time, Func<Generation
         }
         return Finding.Yes;
     }
+
+    /// <summary>Beside an active one on the same address only the mark leads to it.</summary>
+    private static Func<AddressFamily, Socket> Open(ServicePort port) => port.IsFront ? PassingSocket.Open
+        : static family => new Socket(family, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
 
     /// <summary>Null when it answers every probe now; else why not, in one sentence.</summary>
     public async Task<string?> ProbeAsync(Generation generation, CancellationToken stop)
@@ -125,7 +129,7 @@ public sealed class Gate(GateOptions options, TimeProvider time, Func<Generation
             if (Reachable(port) is not { } target)
                 return Finding.Never($"the probe of {probe.Service} cannot be sent: "
                     + $"this node does not have the address {port.Service.Address}");
-            if (await HttpProbing.AskAsync(probe, target, stop) is { } why) return Finding.NotYet(why);
+            if (await HttpProbing.AskAsync(probe, target, stop, Open(port)) is { } why) return Finding.NotYet(why);
         }
         return Finding.Yes;
     }

@@ -32,6 +32,12 @@ internal sealed class GlobalCopy(SlotCopy copy, ListenerCopy listeners)
             case "nbproc" when line[1] != "1":
                 copy.Refuse(placed, "nbproc makes several processes of one configuration; use nbthread");
                 break;
+            case "noreuseport" when copy.OnFronts:
+                copy.Refuse(placed, "noreuseport keeps two generations from listening on the same address; leave it out, or use redirect.method nftables");
+                break;
+            case "tune.listener.default-shards" when copy.OnFronts:
+                copy.ChangeOf(placed).Drop = true;
+                break;
             case "grace":
                 // The copy would go on listening on private ports that the next generation of its slot already uses.
                 copy.ChangeOf(placed).Drop = true;

@@ -158,7 +158,8 @@ internal sealed record ListenAddress(
 /// <summary>The parameters of a <c>bind</c> line that decide what it binds (configuration manual, 5.1 "Bind options").</summary>
 internal sealed record BindParameters(bool V6Only, string? Interface, string? Refusal)
 {
-    public static BindParameters Read(ConfigurationLine line, int first)
+    /// <param name="onFronts">It stays where it is: nothing is redirected.</param>
+    public static BindParameters Read(ConfigurationLine line, int first, bool onFronts = false)
     {
         bool v6Only = false;
         string? device = null, refusal = null;
@@ -170,14 +171,18 @@ internal sealed record BindParameters(bool V6Only, string? Interface, string? Re
                 case "v6only": v6Only = true; break;
                 case "interface": device = ++i < count ? line[i] : null; break;
                 case "name" or "label" or "id" or "guid-prefix" or "user" or "group": i++; break;
-                case "transparent":
+                case "transparent" when !onFronts:
                     refusal ??= "is transparent: it takes connections for addresses of other hosts, "
                         + "which cannot be redirected to a private port";
+                    break;
+                case "shards" when onFronts && i + 1 < count && line[i + 1] != "1":
+                    refusal ??= "has shards: of two generations with several listeners each on one address the kernel cannot be told apart which "
+                        + "is whose; leave shards out, or use redirect.method nftables";
                     break;
                 case "namespace":
                     refusal ??= "listens in another network namespace, in which nothing is redirected";
                     break;
-                case "tcp-md5sig":
+                case "tcp-md5sig" when !onFronts:
                     // RFC 2385, 2.0: the signature covers the ports.
                     refusal ??= "has TCP MD5 signatures, which do not survive a redirection to another port";
                     break;

@@ -108,7 +108,7 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
     {
         string keyword = said ?? placed.Line[0];
         if (word.Address is not { } text) { RefuseUnknown(placed, keyword, word.Text); return false; }
-        BindParameters parameters = BindParameters.Read(placed.Line, firstParameter);
+        BindParameters parameters = BindParameters.Read(placed.Line, firstParameter, copy.OnFronts);
         if (parameters.Refusal is { } why) copy.Refuse(placed, $"{keyword} \"{text}\" {why}");
 
         bool isStats = said is not null, redirected = false;
@@ -148,6 +148,7 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
 
         LineChange change = copy.ChangeOf(placed);
         if (whole) { change.Replace(word, string.Join(',', parts)); return redirected; }
+        if (copy.OnFronts && ports.Count == parts.Count) return redirected;
         foreach (var (from, to, port) in ports) change.ReplacePart(word, from, to, $"{port}");
         change.Say(text.EndsWith(',') ? $"{string.Join(',', parts)}," : string.Join(',', parts), text);
         return redirected;

@@ -5,7 +5,8 @@ using FlipController.Core;
 namespace FlipController.Linux.Haproxy;
 
 /// <summary>Hands out a slot's private ports, one for each service, in the order in which they come.</summary>
-internal sealed class PrivatePorts(PortBlock block, IReadOnlySet<int> taken)
+/// <param name="onFronts">Instead, each service keeps its own.</param>
+internal sealed class PrivatePorts(PortBlock block, IReadOnlySet<int> taken, bool onFronts)
 {
     private readonly Dictionary<Service, (int Port, string? Interface)> _given = [];
     private readonly ImmutableArray<ServicePort>.Builder _services = ImmutableArray.CreateBuilder<ServicePort>();
@@ -23,6 +24,15 @@ internal sealed class PrivatePorts(PortBlock block, IReadOnlySet<int> taken)
             fault = "differs from another bind only by its interface, and a redirection by interface is not made yet";
             return null;
         }
+        if (onFronts)
+        {
+            if (!service.IsTcp)
+            {
+                fault = "takes datagrams, and redirect.method listener moves TCP connections only: use nftables or iptables";
+                return null;
+            }
+            return Give(service, device, service.Port);
+        }
         if (block.Contains(service.Port))
         {
             fault = $"is one of the private ports {block} of the slot; choose another block in \"ports\"";
@@ -34,7 +44,11 @@ internal sealed class PrivatePorts(PortBlock block, IReadOnlySet<int> taken)
             fault = $"finds no free port left in the slot's block {block}";
             return null;
         }
-        int port = (int)_next++;
+        return Give(service, device, (int)_next++);
+    }
+
+    private int Give(Service service, string? device, int port)
+    {
         _given[service] = (port, device);
         _services.Add(new(service, port));
         if (service.IsTcp) _ports.Add(service.Port);

@@ -13,9 +13,11 @@ public sealed record SourceFile(string Path, byte[] Content);
 /// <param name="AdminSocket">The path of our own stats socket.</param>
 /// <param name="TakenPorts">Ports of the block that something else still holds.</param>
 /// <param name="LocalPeer">What HAProxy's -L would say: the name under which this host stands in <c>peers</c> sections.</param>
+/// <param name="OnFronts">It listens on the front addresses themselves, beside the active one.</param>
 /// <param name="Tables">Where it stands among the generations that share their stick tables; null: tables stay separate.</param>
 public sealed record SlotPlace(
-    string Directory, string AdminSocket, PortBlock Ports, IReadOnlySet<int> TakenPorts, string LocalPeer, TablePeer? Tables = null)
+    string Directory, string AdminSocket, PortBlock Ports, IReadOnlySet<int> TakenPorts, string LocalPeer, TablePeer? Tables = null,
+    bool OnFronts = false)
 {
     /// <summary>The path of the user's own stats socket <paramref name="number"/>, from 1: beside ours, where others can reach it.</summary>
     public string StatsSocket(int number) => Path.ChangeExtension(AdminSocket, string.Create(CultureInfo.InvariantCulture, $".{number}.sock"));

@@ -14,7 +14,9 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place,
 
     public HaproxySurroundings Surroundings => surroundings;
 
-    public PrivatePorts Ports { get; } = new(place.Ports, place.TakenPorts);
+    public PrivatePorts Ports { get; } = new(place.Ports, place.TakenPorts, place.OnFronts);
+
+    public bool OnFronts => place.OnFronts;
 
     /// <summary>The name this host has in peers sections.</summary>
     public string LocalPeer { get; private set; } = place.LocalPeer;
@@ -52,6 +54,8 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place,
         if (listeners.Quic is { } quic && _clusterSecret is null)
             Refuse(quic, "QUIC needs \"cluster-secret\" in the global section: without it each process makes up its own, and what one has told "
                 + "a client to show again means nothing to the other");
+        // Since 2.8 there is such a default, and since then it may mean several (configuration manual, tune.listener.default-shards).
+        string single = OnFronts && Surroundings.Build?.Version.IsAtLeast(2, 8) == true ? "    tune.listener.default-shards by-process\n" : "";
         string shared = place.Tables is { } self ? SharedTables.Share(this, user.Sections, settings, self) : "";
         if (_faults.Count == 0 && !listeners.HasFront)
             _faults.Add(new(files.Count > 0 ? files[0].Path : "", 1, "haproxy",
@@ -62,7 +66,7 @@ internal sealed class SlotCopy(IReadOnlyList<SourceFile> files, SlotPlace place,
         loops.Follow(user.Sections);
         ProjectionNotes.Collect(this, user.Sections);
         foreach (PlacedLine placed in user.Lines) KeepItsPlace(placed);
-        var text = new CopyText(place, files, _changes, DefaultPaths.Of(this, user.Sections), shared);
+        var text = new CopyText(place, files, _changes, DefaultPaths.Of(this, user.Sections), single + shared);
         return new(new RenderedConfiguration(text.Files(user.Lines), Ports.Services, shared == "" ? LocalPeer : null)
         {
             Binds = listeners.Binds,

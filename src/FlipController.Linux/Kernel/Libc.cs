@@ -34,6 +34,7 @@ internal static unsafe partial class Libc
     // The same numbers on every architecture .NET runs on: include/uapi/asm-generic/unistd.h. glibc has wrappers since 2.36 only.
     private const long PidfdSendSignalCall = 424; // __NR_pidfd_send_signal, Linux 5.1
     private const long PidfdOpenCall = 434; // __NR_pidfd_open, Linux 5.3
+    private const long PidfdGetDescriptorCall = 438; // __NR_pidfd_getfd, Linux 5.6
 
     [StructLayout(LayoutKind.Sequential)]
     internal struct PollDescriptor // struct pollfd
@@ -153,6 +154,9 @@ internal static unsafe partial class Libc
     internal static int MemoryBarrier(long call, int command) => (int)SystemCall(call, command, 0, 0, 0);
 
     internal static int PidfdOpen(int pid) => (int)SystemCall(PidfdOpenCall, pid, 0, 0, 0);
+
+    /// <summary>A descriptor of ours for what a descriptor of that process stands for, closed on exec: pidfd_getfd(2).</summary>
+    internal static int PidfdGetDescriptor(int pidfd, int descriptor) => (int)SystemCall(PidfdGetDescriptorCall, pidfd, descriptor, 0, 0);
 
     internal static int PidfdSendSignal(int pidfd, int signal) => (int)SystemCall(PidfdSendSignalCall, pidfd, signal, 0, 0);
 }

@@ -1,36 +1,24 @@
-using System.Runtime.InteropServices;
+using static FlipController.Linux.Kernel.SocketFilter;
 
 namespace FlipController.Linux.Kernel;
 
 /// <summary>
 /// A classic BPF program that lets only events of connections with one of some marks through to a socket: whoever reads is not even
-/// woken by the others. Instructions: include/uapi/linux/filter.h and bpf_common.h, Documentation/networking/filter.rst.
+/// woken by the others.
 /// </summary>
-internal static unsafe class MarkFilter
+internal static class MarkFilter
 {
     private const ushort LoadImmediate = 0x00; // BPF_LD | BPF_IMM
     private const ushort LoadIndexImmediate = 0x01; // BPF_LDX | BPF_IMM
     private const ushort LoadByte = 0x30; // BPF_LD | BPF_B | BPF_ABS
     private const ushort LoadWordAtIndex = 0x40; // BPF_LD | BPF_W | BPF_IND
     private const ushort And = 0x54; // BPF_ALU | BPF_AND | BPF_K
-    private const ushort JumpIfEqual = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-    private const ushort Return = 0x06; // BPF_RET | BPF_K
     private const ushort IndexFromAccumulator = 0x07; // BPF_MISC | BPF_TAX
     private const ushort AccumulatorFromIndex = 0x87; // BPF_MISC | BPF_TXA
-    private const uint FindAttribute = 0xfffff000 + 12; // SKF_AD_OFF + SKF_AD_NLATTR: A = place of the attribute X, searched from A on; 0: none
+    private const uint FindAttribute = Ancillary + 12; // SKF_AD_NLATTR: A = place of the attribute X, searched from A on; 0: none
     private const uint FirstAttribute = NetlinkMessage.HeaderLength + 4; // nlmsghdr, nfgenmsg
     private const uint Everything = uint.MaxValue; // how many bytes may pass
     private const int MostInstructions = 4096; // BPF_MAXINSNS
-
-    [StructLayout(LayoutKind.Sequential)]
-    internal readonly record struct Instruction(ushort Code, byte IfTrue, byte IfFalse, uint Operand); // struct sock_filter
-
-    [StructLayout(LayoutKind.Sequential)]
-    private struct Program // struct sock_fprog
-    {
-        internal ushort Length;
-        internal Instruction* Instructions;
-    }
 
     internal static Instruction[] ProgramFor(IEnumerable<(uint Mark, uint Mask)> marks)
     {
@@ -61,11 +49,7 @@ internal static unsafe class MarkFilter
     {
         Instruction[] instructions = ProgramFor(marks);
         if (instructions.Length > MostInstructions) instructions = [new(Return, 0, 0, Everything)];
-        fixed (Instruction* first = instructions)
-        {
-            Program program = new() { Length = (ushort)instructions.Length, Instructions = first };
-            if (Libc.SetSocketOption(socket, Libc.SolSocket, Libc.SoAttachFilter, &program, (uint)sizeof(Program)) < 0)
-                throw new KernelException("attach a filter to the socket of conntrack's events", Marshal.GetLastPInvokeError());
-        }
+        if (SocketFilter.Attach(socket, Libc.SoAttachFilter, instructions) is > 0 and int errno)
+            throw new KernelException("attach a filter to the socket of conntrack's events", errno);
     }
 }

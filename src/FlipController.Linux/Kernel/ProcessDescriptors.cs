@@ -28,7 +28,7 @@ public sealed unsafe class ProcessDescriptors
     /// <summary>One of those that stand for the socket; -1: none does.</summary>
     public int DescriptorOf(uint inode) => _descriptorOf.GetValueOrDefault(inode, -1);
 
-    internal HashSet<uint> Inodes() => [.. _descriptorOf.Keys];
+    public HashSet<uint> Inodes() => [.. _descriptorOf.Keys];
 
     /// <summary>Empty when the process is gone.</summary>
     /// <exception cref="KernelException">It may not be looked at: root may, and the process's own user.</exception>

@@ -1,3 +1,6 @@
+using System.Buffers.Binary;
+using System.Net;
+using System.Net.Sockets;
 using System.Runtime.InteropServices;
 using FlipController.Core;
 
@@ -51,6 +54,40 @@ public sealed partial class SockDiag
         {
             throw new KernelException(operation, e.Errno, "this kernel was built without CONFIG_INET_DIAG_DESTROY");
         }
+    }
+
+    /// <summary>
+    /// Who holds this end of one connection, as <see cref="TcpSocket.Inode"/>; 0: nobody has accepted it, null: there is none. The kernel
+    /// looks it up, whatever else is open.
+    /// </summary>
+    public uint? InodeOf(IPEndPoint local, IPEndPoint peer)
+    {
+        Span<byte> id = stackalloc byte[TcpSocketId.Length]; // struct inet_diag_sockid: sport, dport, src, dst, if, cookie
+        id.Clear();
+        BinaryPrimitives.WriteUInt16BigEndian(id, (ushort)local.Port);
+        BinaryPrimitives.WriteUInt16BigEndian(id[2..], (ushort)peer.Port);
+        local.Address.TryWriteBytes(id[4..], out _);
+        peer.Address.TryWriteBytes(id[20..], out _);
+        id[40..].Fill(0xff); // INET_DIAG_NOCOOKIE
+        byte family = local.AddressFamily == AddressFamily.InterNetwork ? Inet : Inet6;
+        Span<byte> buffer = stackalloc byte[128];
+        NetlinkMessage message = new(buffer, ByFamily, NetlinkFlags.None);
+        message.Header(new DestroyRequest { Family = family, Protocol = Tcp, States = uint.MaxValue, Id = new TcpSocketId(family, id).Id });
+        var found = new uint?[1];
+        try
+        {
+            _netlink.Ask($"find the connection from {peer} to {local}", message, found, static (found, _, payload) =>
+            {
+                if (payload.Length < TcpSocketView.HeaderLength) return;
+                TcpSocketView socket = new(payload);
+                if (socket.State != TcpStates.Listen) found[0] = socket.Inode; // where there is no connection it finds who would take one
+            });
+        }
+        catch (KernelException e) when (e.Errno == Errno.NoEntry)
+        {
+            // There is none.
+        }
+        return found[0];
     }
 
     [StructLayout(LayoutKind.Sequential)]

@@ -34,6 +34,16 @@ public abstract class PairRedirect : IDisposable
     /// <summary>The commands of a flip to it.</summary>
     public abstract string DescribeSwitch(string pair, int number);
 
+    /// <summary>
+    /// Before a generation is started that will listen on these front addresses itself: NEW connections stay with who gets them now,
+    /// whoever begins to listen. Where generations listen on ports of their own there is nothing to do.
+    /// </summary>
+    /// <exception cref="FlipException">Nobody more may listen there.</exception>
+    public virtual Task MakeRoomAsync(string pair, IReadOnlyCollection<Service> services, CancellationToken stop) => Task.CompletedTask;
+
+    /// <summary>Somebody has stopped listening on these front addresses; nothing to do where generations have ports of their own.</summary>
+    public virtual void Settle(string pair, IReadOnlyCollection<Service> services) { }
+
     /// <summary>Makes a generation's chain, to which nothing leads yet. Fails when it exists (EEXIST).</summary>
     public abstract void AddGeneration(string pair, int number, uint mark, uint mask, ImmutableArray<ServicePort> ports);
 

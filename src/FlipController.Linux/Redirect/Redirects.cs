@@ -9,8 +9,15 @@ public sealed class Redirects : IDisposable
     private readonly NftRedirect _nft;
     private readonly Dictionary<IptablesVariant, IptablesRedirect> _iptables = [];
 
+    private readonly ListenerRedirect _listeners;
+
+    /// <param name="runtime">Of the generations.</param>
     /// <exception cref="FlipException">No libnftables, or no netfilter in this kernel: holds and looks at others' rules need them, whatever redirects.</exception>
-    public Redirects() => _nft = NftRedirect.Open();
+    public Redirects(string runtime)
+    {
+        _listeners = new ListenerRedirect(runtime);
+        _nft = NftRedirect.Open();
+    }
 
     public void Dispose()
     {
@@ -22,6 +29,7 @@ public sealed class Redirects : IDisposable
     public PairRedirect Of(RedirectOptions options)
     {
         if (options.Method == RedirectMethod.Nftables) return _nft;
+        if (options.Method == RedirectMethod.Listener) return _listeners;
         lock (_turn)
         {
             IptablesVariant? wanted = options.Iptables switch

@@ -30,6 +30,11 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
     /// <summary>How long to look whether something starts it again when it has ended: runit and docker do within a second.</summary>
     public TimeSpan ReturnWatch { get; init; } = TimeSpan.FromSeconds(2);
 
+    /// <summary>Others take NEW connections on the same ports: what is being opened there later is none of its own.</summary>
+    public bool OthersListen { get; init; }
+
+    private Opened? _opened;
+
     /// <summary>Asked right before the signal: whether NEW connections really go elsewhere, now.</summary>
     public Func<bool> MayStop { get; init; } = () => true;
 
@@ -94,23 +99,29 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
     {
         long began = time.GetTimestamp();
         TimeSpan pause = s_pause;
-        int opening = Opening(services);
+        int opening = Opening(haproxy, services);
         if (opening == 0) return;
         progress($"{haproxy} is not told to stop before {opening} connections have been opened");
         while (time.GetElapsedTime(began) < OpeningBound)
         {
             await Task.Delay(pause, time, stop);
-            opening = Opening(services);
+            opening = Opening(haproxy, services);
             if (opening == 0) return;
             if (pause < s_again) pause *= 2;
         }
         progress($"{haproxy} is told to stop although {opening} connections are still being opened; whoever opens one now is reset");
     }
 
-    private static int Opening(IReadOnlyCollection<Service> services)
+    private int Opening(UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services)
     {
         HashSet<int> ports = [.. services.Select(s => s.Port)];
         using var sockets = new SockDiag();
+        if (OthersListen)
+        {
+            HashSet<uint> inodes = [.. Processes(haproxy).SelectMany(p => ProcessSockets.Inodes(p.Pid))];
+            return (_opened ??= new Opened(ports)).Left(sockets)
+                + (int)UnmanagedSearch.Listeners(services).Where(l => inodes.Contains(l.Socket.Inode)).Sum(l => l.Socket.ReceiveQueue);
+        }
         int halfOpen = sockets.HandshakesByPort(new PortBlock(ports.Min(), ports.Max() - ports.Min() + 1))
             .Where(p => ports.Contains(p.Key)).Sum(p => p.Value);
         int known = halfOpen + (int)UnmanagedSearch.Listeners(services).Sum(l => l.Socket.ReceiveQueue);
