@@ -65,7 +65,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 HashSet<int> tags = [.. state().Generations.Select(g => g.Tag)];
                 Beside(PrepareKey(prepare.Run.Number), async stop =>
                 {
-                    PairEvent e = await Start.RunAsync(prepare, tags, stop);
+                    PairEvent e = await Start.RunAsync(prepare, tags, EndUndo, stop);
                     if (e is Prepared prepared) Follow(prepared.Generation);
                     post(e);
                     // A death told before the machine knew the generation meant nothing to it.
@@ -226,6 +226,12 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         });
     }
 
+    /// <summary>Somebody more is going to listen on the front addresses, where two are the most: the way back ends here, and not when it is up.</summary>
+    private void EndUndo()
+    {
+        if (state() is { Active: { } active, Phase.Previous: not null }) post(new UndoElapsed(edge.Now, active.Number));
+    }
+
     /// <summary>Of a generation whose process is gone.</summary>
     public void EndRemains(Generation generation)
     {
@@ -326,6 +332,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     private async Task ProveFallbackAsync(ProveFallback prove, CancellationToken stop)
     {
         string? why;
+        if (edge.Options.Redirect.Method == RedirectMethod.Listener) EndUndo();
         try
         {
             why = await Fallback.ProveAsync(

@@ -88,7 +88,7 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
         ImmutableArray<string> why = WitnessComparison.Explain(new Witnesses(
             conntrack, sockets, haproxy, streams, drains.Find(generation.Number)?.IsStopped == true,
             TableEntries: (int?)fill?.Entries, TableLimit: (int?)fill?.Limit,
-            IsHaproxy: isHaproxy, HasQuic: generation.Ports.Any(p => p.Service.Transport == Transport.Quic)));
+            IsHaproxy: isHaproxy, HasQuic: generation.Ports.Any(p => p.Service.Transport == Transport.Quic), OnFronts: generation.IsOnFronts));
         return new ConnectionCounts(conntrack, sockets?.Total, haproxy, why.IsEmpty ? null : why);
     }
 

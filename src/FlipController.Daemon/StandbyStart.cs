@@ -16,7 +16,8 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
     private readonly WatchedFiles _files = new(edge.Options.Server);
 
     /// <summary>Prepared or PrepareFailed; a failure leaves nothing behind.</summary>
-    public async Task<PairEvent> RunAsync(Prepare effect, IReadOnlySet<int> livingTags, CancellationToken stop)
+    /// <param name="endUndo">Has the previous generation retired, for one that needs its place on the front addresses.</param>
+    public async Task<PairEvent> RunAsync(Prepare effect, IReadOnlySet<int> livingTags, Action endUndo, CancellationToken stop)
     {
         FlipRun run = effect.Run;
         GenerationPlace place = edge.PlaceOf(run.Number);
@@ -39,7 +40,11 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
             await serverState.FillAsync([.. rendered.ServerStateFiles.Select(f => (f.Path, f.Backend))], effect.Active, stop);
             if (await instance.CheckAsync(stop) is { } rejected) throw new FlipException($"{instance.Called} rejects the configuration: {rejected}");
             edge.Store.SaveSnapshot(run.Number, snapshot);
-            if (rendered.Services.Any(p => p.IsFront)) await edge.Redirect.MakeRoomAsync(edge.Name, [.. rendered.Services.Select(p => p.Service)], stop);
+            if (rendered.Services.Any(p => p.IsFront))
+            {
+                endUndo();
+                await edge.Redirect.MakeRoomAsync(edge.Name, [.. rendered.Services.Select(p => p.Service)], stop);
+            }
             ProcessIdentity process = await instance.StartAsync(stop);
             // It says so itself: one process less to start beside the traffic than asking the binary.
             var generation = new Generation(

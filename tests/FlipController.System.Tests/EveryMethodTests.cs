@@ -10,7 +10,7 @@ namespace FlipController.SystemTests;
 
 /// <summary>With nftables, for comparison: its other tests say more.</summary>
 [Collection(Alone)]
-public sealed class MethodNftablesTests() : EveryMethod("{ method: nftables }", "nftables")
+public sealed class MethodNftablesTests() : RuleMethod("{ method: nftables }", "nftables")
 {
     private protected override string[][] Flushes => [["nft", "flush", "ruleset"]];
 }
@@ -37,10 +37,7 @@ public sealed class MethodIptablesLegacyTests() : IptablesMethod("legacy");
 
 /// <summary>Generations that listen on the front addresses themselves: no rule is ours, and none can be taken away.</summary>
 [Collection(Alone)]
-public sealed class MethodListenerTests() : EveryMethod("{ method: listener }", "listener")
-{
-    private protected override string[][] Flushes => [["nft", "flush", "ruleset"]];
-}
+public sealed class MethodListenerTests() : EveryMethod("{ method: listener }", "listener");
 
 /// <summary>
 /// One suite over every way to redirect; a class of its own for each, so that a report names it. FLIP_METHOD_FLIPS=N: so many flips
@@ -53,9 +50,6 @@ public abstract class EveryMethod(string redirect, string method)
     protected string Redirect => redirect;
 
     private protected PairYaml Yaml => new() { Redirect = redirect };
-
-    /// <summary>What somebody may do that takes all the rules away.</summary>
-    private protected abstract string[][] Flushes { get; }
 
     [Fact(Timeout = 600_000)]
     public async Task Flips_under_load_lose_nothing_and_open_connections_stay()
@@ -144,6 +138,30 @@ public abstract class EveryMethod(string redirect, string method)
         await PassedAsync(local);
     }
 
+    /// <summary>Whatever anybody redirects with.</summary>
+    private protected static string Ruleset(PairUnderTest pair) => pair.Nets.Server.Exec("nft", "list", "ruleset")
+        + string.Concat(((string[])["iptables-legacy-save", "ip6tables-legacy-save"]).Select(save => pair.Nets.Server.Exec(save)));
+
+    private protected static async Task<bool> ServesAsync(PairUnderTest pair)
+    {
+        try
+        {
+            await pair.ServedByAsync();
+            return true;
+        }
+        catch (Exception e) when (e is HttpRequestException or System.Net.Sockets.SocketException)
+        {
+            return false;
+        }
+    }
+}
+
+/// <summary>What rules have to show.</summary>
+public abstract class RuleMethod(string redirect, string method) : EveryMethod(redirect, method)
+{
+    /// <summary>What somebody may do that takes all the rules away.</summary>
+    private protected abstract string[][] Flushes { get; }
+
     [Fact(Timeout = 120_000)]
     public async Task Rules_that_somebody_takes_away_are_there_again_and_reset_takes_all_of_them()
     {
@@ -176,27 +194,10 @@ public abstract class EveryMethod(string redirect, string method)
         Assert.DoesNotContain("flipcontroller", Ruleset(pair), StringComparison.Ordinal);
         Assert.Contains("nothing: the kernel has no rule of ours", (await pair.FlipctlAsync("reset", "--yes")).Output, StringComparison.Ordinal);
     }
-
-    /// <summary>Whatever anybody redirects with.</summary>
-    private protected static string Ruleset(PairUnderTest pair) => pair.Nets.Server.Exec("nft", "list", "ruleset")
-        + string.Concat(((string[])["iptables-legacy-save", "ip6tables-legacy-save"]).Select(save => pair.Nets.Server.Exec(save)));
-
-    private protected static async Task<bool> ServesAsync(PairUnderTest pair)
-    {
-        try
-        {
-            await pair.ServedByAsync();
-            return true;
-        }
-        catch (Exception e) when (e is HttpRequestException or System.Net.Sockets.SocketException)
-        {
-            return false;
-        }
-    }
 }
 
 /// <summary>What only iptables has to show, once for each of its variants.</summary>
-public abstract class IptablesMethod(string variant) : EveryMethod($"{{ method: iptables, iptables: {variant} }}", $"iptables ({variant})")
+public abstract class IptablesMethod(string variant) : RuleMethod($"{{ method: iptables, iptables: {variant} }}", $"iptables ({variant})")
 {
     private protected override string[][] Flushes =>
     [

@@ -120,7 +120,7 @@ public static partial class PairMachine
             case RollbackAsked:
                 return new Denied(Refusal.FlipUnderWay);
             case UndoElapsed elapsed when phase.Undo is { } undo && s.Active?.Number == elapsed.Number:
-                return RetireGeneration(s with { Phase = phase with { Undo = null } }, undo.Previous, e.At);
+                return RetireGeneration(s with { Phase = phase with { Undo = null } }, undo.Previous, e.At).Before(new Unwatch());
             case GenerationDied died when died.Number == s.Active?.Number && phase.Undo is { } undo:
                 // The previous one is warm: back at once; the change that was being prepared waits for that.
                 return Return(WaitingAgain(s, phase.Run.Wish), undo, "returned", $"generation {died.Number} {died.How}", [], true);

@@ -99,19 +99,16 @@ public sealed class ListenerRedirect(string runtime) : PairRedirect
                 foreach ((Service front, uint inode) in listeners.Across(service))
                 {
                     int? owner = Owner(held, inode);
-                    if (owner is null || owner == active || tooLong)
+                    if (Stays(owner, inode) || owner == active || tooLong)
                         throw new FlipException($"{service} and {front}, on which {Named(owner, inode)} listens, share connections, and of two such the kernel chooses; "
                             + "a pair whose generations listen on the front addresses cannot change the form of one in a flip: use redirect.method nftables, or first flip to a configuration without it");
                     standing = true;
                 }
-                if (members.Count >= 2)
-                {
-                    // One that nobody of ours has does not stop by itself.
-                    if (tooLong || members.Any(m => Owner(held, m) is null))
-                        throw new FlipException($"{string.Join(" and ", members.Select(m => Named(Owner(held, m), m)))} listen on {service}, and a third would have to "
-                            + $"wait for one of them to stop{(members.Any(m => Owner(held, m) is null) ? $"; an adopted HAProxy is told to by `flipctl adopt {pair} --stop`" : "")}");
-                    standing = true;
-                }
+                if (members.Count < 2) continue;
+                if (tooLong || members.Any(m => Stays(Owner(held, m), m)))
+                    throw new FlipException($"{string.Join(" and ", members.OrderBy(m => Owner(held, m) is null).Select(m => Named(Owner(held, m), m)))} listen on {service}, and a third would have to "
+                        + $"wait for one of them to stop{(members.Any(m => Owner(held, m) is null) ? $"; an adopted HAProxy is told to by `flipctl adopt {pair} --stop`" : "")}");
+                standing = true;
             }
             if (standing) return true;
             Seat(services, mayJoin: true);
@@ -309,6 +306,9 @@ public sealed class ListenerRedirect(string runtime) : PairRedirect
     private Leading LeadingOf(string pair) => _leading.TryGetValue(pair, out Leading? leading) ? leading : _leading[pair] = new Leading();
 
     private static int? Owner(Dictionary<int, ProcessDescriptors> held, uint inode) => held.Where(h => h.Value.Holds(inode)).Select(h => (int?)h.Key).FirstOrDefault();
+
+    /// <summary>Somebody who is not ours does not stop by himself; whom nobody sees any more has.</summary>
+    private static bool Stays(int? owner, uint inode) => owner is null && Holder(inode) is not null;
 
     private static int? Holder(uint inode)
     {
