@@ -3,7 +3,10 @@ using System.Globalization;
 using System.Net;
 using System.Text;
 using FlipController.Core;
+using FlipController.Linux.Haproxy;
+using FlipController.Linux.Kernel;
 using FlipController.Linux.Redirect;
+using FlipController.Linux.State;
 using FlipController.Load;
 using FlipController.Tests.Shared;
 
@@ -27,6 +30,7 @@ internal static class MethodsBenchmark
                  [
                      new(), new() { Method = RedirectMethod.Iptables, Iptables = IptablesChoice.Nft },
                      new() { Method = RedirectMethod.Iptables, Iptables = IptablesChoice.Legacy },
+                     new() { Method = RedirectMethod.Listener },
                  ]) all.Add(await MeasureAsync(options, windows));
         string table = Table(all, windows);
         Console.WriteLine(table);
@@ -37,16 +41,20 @@ internal static class MethodsBenchmark
     private static async Task<Figures> MeasureAsync(RedirectOptions options, int windows)
     {
         using NetnsPair nets = Netns.Pair();
+        using var directory = new TempDir();
+        bool onFronts = options.Method == RedirectMethod.Listener;
         string[] listen = [.. Enumerable.Range(0, 2).SelectMany(i => (string[])["--listen", $"0.0.0.0:{FirstPort + i}", "--listen", $"[::]:{FirstPort + i}"])];
         using NetnsProcess backend = nets.Server.Start(Programs.Load, ["serve", .. listen, "--name", "app"]);
         await Eventually.True(() => backend.Output.Contains($"[::]:{FirstPort + 1}", StringComparison.Ordinal), TimeSpan.FromSeconds(60), () => backend.Errors);
         var service = new Service(IPAddress.IPv6Any, 80);
-        using var redirects = nets.Server.Run(() => new Redirects("/nonexistent"));
+        if (onFronts)
+            for (int i = 0; i < 2; i++) await ListenAsync(nets, directory, i + 1, service);
+        using var redirects = nets.Server.Run(() => new Redirects(directory.Path));
         (PairRedirect redirect, double add, double read) = nets.Server.Run(() =>
         {
             PairRedirect redirect = redirects.Of(options);
             redirect.EnsureBase([new PairPorts(Pair, new PortBlock(31000, 100), new PortBlock(31100, 100))]);
-            for (int i = 0; i < 2; i++) redirect.AddGeneration(Pair, i + 1, (uint)(i + 1) << 8, 0x00ffff00, [new ServicePort(service, FirstPort + i)]);
+            for (int i = 0; i < 2; i++) redirect.AddGeneration(Pair, i + 1, (uint)(i + 1) << 8, 0x00ffff00, [new ServicePort(service, onFronts ? service.Port : FirstPort + i)]);
             double add = Median(20, i => redirect.AddGeneration(Pair, i + 10, (uint)(i + 10) << 8, 0x00ffff00, [new ServicePort(service, FirstPort)]));
             double read = Median(20, _ => redirect.ReadAll());
             using PreparedSwitch first = redirect.PrepareSwitch(Pair, 1);
@@ -67,6 +75,29 @@ internal static class MethodsBenchmark
         await clients.Exit(TimeSpan.FromMinutes(1));
         LoadResult result = LoadResult.FromJson(clients.Output);
         return new Figures(redirect.Method, held, add, read, result.Requests, result.Failed);
+    }
+
+    /// <summary>A HAProxy that listens on the front address, as a generation does, before what answers for all methods.</summary>
+    private static async Task ListenAsync(NetnsPair nets, TempDir directory, int number, Service service)
+    {
+        var place = new GenerationPlace(directory.Path, Pair, number);
+        Directory.CreateDirectory(place.Directory);
+        string file = Path.Combine(place.Directory, "haproxy.cfg");
+        await File.WriteAllTextAsync(file, $"""
+            defaults
+              mode tcp
+              timeout connect 5s
+              timeout client 5s
+              timeout server 5s
+            listen front
+              bind :::80 v4v6
+              server s1 127.0.0.1:{FirstPort}
+
+            """);
+        using NetnsProcess started = nets.Server.Start("haproxy", "-D", "-p", place.PidFile, "-f", file);
+        await started.Exit(TimeSpan.FromMinutes(1));
+        ProcessIdentity process = ProcessIdentity.Read(int.Parse(await File.ReadAllTextAsync(place.PidFile), CultureInfo.InvariantCulture))!;
+        new GenerationNote(1, new Generation(number, Slot.Blue, process.Pid, process.StartTicks, process.BootId, "", "", DateTimeOffset.UtcNow, [new ServicePort(service, service.Port)], number, null)).Write(place);
     }
 
     /// <summary>Milliseconds.</summary>
