@@ -81,10 +81,12 @@ public sealed class CommandConfigurationTests
         [
             ("services", Map(("Web", ":81"), ("one", ":80"), ("two", ":80"), ("three", "80"))), ("config", List("/a/x.conf", "/b/x.conf")),
             ("start", List("bin/x")), ("stop", List("x")), ("stop_signal", "QUIT"), ("reload", List("x")), ("binary", "haproxy"),
-        ], ("continuity", Map(("stick_tables", "shared"))));
+        ], ("continuity", Map(("stick_tables", "shared"))), ("redirect", Map(("method", "listener"), ("udp", Map((":514", "move"))))));
         string[] expected =
         [
             "pairs.edge.continuity: must not stand beside command: it is about what HAProxy alone tells and can be told",
+            "pairs.edge.redirect.method: must not be listener beside command: whether a server that is not HAProxy lets another one listen beside it, and with how many sockets it does, is its own affair",
+            "pairs.edge.redirect.udp: must not stand beside method: listener, which moves TCP connections only",
             "pairs.edge.command.services.Web: \"Web\" must be 1 to 32 of a-z, 0-9, _ and -, and begin with a letter or digit",
             "pairs.edge.command.services.two: \"*:80\" must be a front address of its own; one has it",
             "pairs.edge.command.services.three: \"80\" must be a front address, such as :80, 10.0.0.1:443 or \"[::]:80\" (both families)",

@@ -81,7 +81,7 @@ public sealed class ConfigurationTests
     [InlineData("hold", "max", "0ms", "\"0ms\" must be between 10ms and 900ms")]
     [InlineData("hold", "max", "901ms", "\"901ms\" must be between 10ms and 900ms")]
     [InlineData("hold", "method", "tc", "\"tc\" must be auto, plug, queue, drop or none")]
-    [InlineData("redirect", "method", "listener", "\"listener\" must be nftables or iptables (listener is not available in this version)")]
+    [InlineData("redirect", "method", "tproxy", "\"tproxy\" must be nftables, iptables or listener")]
     [InlineData("redirect", "iptables", "xtables", "\"xtables\" must be auto, nft or legacy")]
     [InlineData("redirect", "mark_mask", "0x00ff0f00", "\"0x00ff0f00\" must be one run of at least 8 bits, such as 0x00ffff00")]
     [InlineData("redirect", "lost", "ignore", "\"ignore\" must be repair or report")]
