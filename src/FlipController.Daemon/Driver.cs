@@ -44,6 +44,9 @@ internal abstract class Driver(PairEdge edge)
     /// <summary>Its process is gone; what it may have left is ended.</summary>
     public abstract Task EndRemainsAsync(Generation generation, CancellationToken stop);
 
+    /// <summary>Why no generation could be started now, whatever is in its files; null: nothing is known that stands in the way.</summary>
+    public virtual Task<string?> ObstacleAsync(int number, CancellationToken stop) => Task.FromResult<string?>(null);
+
     /// <summary>The unit that runs a generation; null: none does.</summary>
     public virtual string? UnitOf(int number) => null;
 

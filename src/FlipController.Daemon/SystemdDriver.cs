@@ -21,6 +21,19 @@ internal sealed class SystemdDriver(PairEdge edge) : HaproxyDriver(edge)
 
     private GenerationUnit Unit(int number) => new(Edge.PlaceOf(number), new Systemctl());
 
+    public override async Task<string?> ObstacleAsync(int number, CancellationToken stop)
+    {
+        try
+        {
+            GenerationUnit unit = Unit(number);
+            return (await unit.AskedAsync(stop)).Obstacles(unit.Place) is { IsEmpty: false } obstacles ? string.Join("; ", obstacles) : null;
+        }
+        catch (FlipException e)
+        {
+            return e.Message;
+        }
+    }
+
     /// <summary>Whatever is in the cgroup with a HAProxy that died, and that it failed.</summary>
     public override async Task EndRemainsAsync(Generation generation, CancellationToken stop)
     {

@@ -145,7 +145,7 @@ public sealed class SystemdDriverTests
     [Fact(Timeout = 120_000)]
     public async Task Adopting_and_giving_back_work_as_they_do()
     {
-        await using PairUnderTest pair = await AdoptionTests.BesideAsync("-W -D", yaml: s_units with { FlipsByItself = false }, before: p => p.UseUnits());
+        await using PairUnderTest pair = await AdoptionTests.BesideAsync("-W -D", haproxy: s_units.Haproxy, before: p => p.UseUnits());
         await using LoadRun load = await StartedAsync(pair.Load(300));
         HeldConnection held = await pair.HoldAsync();
         await AdoptionTests.DoneAsync(pair, "adopt", "--stop");
@@ -185,9 +185,8 @@ public sealed class SystemdDriverTests
         await RefusedAsync("cannot ask systemd for flipcontroller-haproxy@edge-g0000", "Failed to connect to bus: Host is down", "flipctl doctor");
         units.Answer();
         // Accepted by haproxy -c; what it says only when it starts is in the journal.
-        pair.Write(Config("v2", global: "stats socket /proc/nowhere.sock"));
-        pair.Write(Config("v2", frontend: "bind 192.0.2.77:80"));
-        await RefusedAsync("HAProxy does not start in flipcontroller-haproxy@edge-g0000", "exit code 1", "192.0.2.77", pair.ConfigFile);
+        pair.Write(Config("v2", global: "chroot /nonexistent"));
+        await RefusedAsync("HAProxy does not start in flipcontroller-haproxy@edge-g0000", "exit code 1", "chroot(/nonexistent)");
         pair.Write(Config("v3"));
         await pair.FlipAsync();
         Assert.Equal("v3", await pair.ServedByAsync());

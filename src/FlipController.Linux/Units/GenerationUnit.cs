@@ -19,6 +19,14 @@ public sealed record GenerationUnit(GenerationPlace Place, Systemctl Systemd)
     public static string NameOf(string pair, string generation) =>
         Template.Replace("@", $"@{UnitText.Instance(pair, generation)}", StringComparison.Ordinal);
 
+    /// <summary>The template as this version has it, in config/systemd.</summary>
+    public static string Shipped()
+    {
+        using Stream text = typeof(GenerationUnit).Assembly.GetManifestResourceStream(Template)!;
+        using var reader = new StreamReader(text);
+        return reader.ReadToEnd();
+    }
+
     /// <summary>Returns when systemd has run the program; whether that stays is another question.</summary>
     /// <returns>Its pid; 0: it has ended already.</returns>
     /// <exception cref="FlipException">What stands in the way, all of it, in one sentence.</exception>
@@ -44,7 +52,9 @@ public sealed record GenerationUnit(GenerationPlace Place, Systemctl Systemd)
             : throw new FlipException($"systemd does not start {Name}: {refused}"); // it did not come to a process
     }
 
-    private async Task<UnitLook> AskedAsync(CancellationToken stop)
+    /// <summary>What the unit is now; one that was never started is read from the template for that.</summary>
+    /// <exception cref="FlipException">systemd does not tell.</exception>
+    public async Task<UnitLook> AskedAsync(CancellationToken stop)
     {
         try
         {
