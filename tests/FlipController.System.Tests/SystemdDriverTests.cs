@@ -42,7 +42,6 @@ public sealed class SystemdDriverTests
         Assert.Equal((UnitOf(1), first.Active!.Pid), (first.Active.Unit, pair.Units!.MainOf(UnitOf(1))));
         Said shown = await pair.FlipctlAsync("status", Name);
         Assert.Contains($"generation 1: {UnitOf(1)}", shown.Output, StringComparison.Ordinal);
-        // A leader of its own session, with nothing of ours above it: raised from where the unit has put it before the switch.
         Assert.Equal("v2", await pair.FlippedAsync("v2"));
         Assert.Equal("rolled-back", (await pair.RollbackAsync()).Outcome);
         Assert.Equal("v1", await pair.ServedByAsync());
@@ -57,6 +56,28 @@ public sealed class SystemdDriverTests
         await TidyAsync(pair);
         await PassedAsync(load);
         Assert.DoesNotContain(pair.Units.Asked, l => l.Contains("reset-failed", StringComparison.Ordinal)); // each ended well
+    }
+
+    /// <summary>What the unit leaves HAProxy is enough for it, and a drop-in of an operator's counts from the next generation on.</summary>
+    [Fact(Timeout = 60_000)]
+    public async Task HAProxy_has_the_units_rights_and_limits_and_becomes_another_user_in_a_jail()
+    {
+        string Jailed(PairUnderTest pair, string label) => Config(label, global: $"user nobody\n  group nogroup\n  chroot {pair.Files["jail"]}");
+        await using PairUnderTest pair = await StartAsync(before: p =>
+        {
+            Directory.CreateDirectory(p.Files["jail"]);
+            p.Write(Jailed(p, "v1"));
+        });
+        int pid = (await pair.StatusAsync()).Active!.Pid;
+        string status = File.ReadAllText($"/proc/{pid}/status");
+        Assert.Contains("NoNewPrivs:\t1", status, StringComparison.Ordinal);
+        Assert.Matches(@"\nUid:\t65534\s", status);
+        pair.Units!.DropIn("limits", "LimitNOFILE=15000");
+        await pair.FlipByEditAsync(Jailed(pair, "v2"));
+        Assert.Equal("v2", await pair.ServedByAsync());
+        Assert.Matches(@"Max open files +\d+ +15000 ", File.ReadAllText($"/proc/{(await pair.StatusAsync()).Active!.Pid}/limits"));
+        await pair.OneIsLeftAsync();
+        await TidyAsync(pair);
     }
 
     [Fact(Timeout = 180_000)]

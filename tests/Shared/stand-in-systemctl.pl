@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 # systemctl(1) and journalctl(1) for template units of one process, where no systemd runs. Unit files, drop-ins and environment
 # files are parsed by the rules of systemd 252: systemd.unit(5), systemd.service(5) "Command lines", systemd.exec(5). The processes are
-# real, each in a session of its own, supervised by a process that nobody else is the parent of. What a unit says of sandboxes,
-# limits and cgroups is not imitated.
+# real, each in a session of its own, supervised by a process that nobody else is the parent of. They get the unit's capabilities,
+# NoNewPrivileges and LimitNOFILE; what else it says of sandboxes, and cgroups, is not imitated.
 # Beside it: units/ (unit files and NAME.d/*.conf), state/UNIT/, journal/INVOCATION, log (what was asked);
 # hangs (a verb a line: it does not return), gone (what it says when there is no bus).
 use strict;
@@ -194,6 +194,13 @@ sub start {
         %environment = (%environment, @read);
     }
     my @command = command_line(setting($unit, 'ExecStart'), \%environment);
+    my @bounded = map { split /\s+/ } @{ $unit->{settings}{'Service.CapabilityBoundingSet'} // [] };
+    unshift @command, '/usr/bin/setpriv', '--bounding-set', join(',', '-all', map { '+' . lc substr $_, 4 } @bounded), '--inh-caps', '-all',
+        setting($unit, 'NoNewPrivileges', 'no') eq 'yes' ? '--no-new-privs' : () if @bounded;
+    # systemd may raise limits, and root on this machine perhaps not.
+    my ($hard) = slurp('/proc/self/limits') =~ /^Max open files +\d+ +(\d+)/m;
+    my $files = setting($unit, 'LimitNOFILE', $hard);
+    unshift @command, '/usr/bin/prlimit', "--nofile=$files" if $files <= $hard;
     mkdir 'journal';
     pipe(my $executed, my $executes) or die;
     fcntl($executes, F_SETFD, FD_CLOEXEC);

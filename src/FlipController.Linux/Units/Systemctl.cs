@@ -26,7 +26,7 @@ public sealed record Systemctl(string Program = "systemctl", string Journal = "j
         {
             return (await new ChildProcess(Journal,
                 ["--no-pager", "--quiet", "--output=cat", string.Create(CultureInfo.InvariantCulture, $"--lines={MostLines}"), $"_SYSTEMD_INVOCATION_ID={invocation}"])
-            { Timeout = s_journalPatience, Polite = true }.SucceedAsync(stop)).StandardOutput;
+            { Timeout = s_journalPatience }.SucceedAsync(stop)).StandardOutput;
         }
         catch (CommandFailedException)
         {
