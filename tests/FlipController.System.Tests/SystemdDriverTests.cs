@@ -199,9 +199,10 @@ public sealed class SystemdDriverTests
         units.Install();
         units.DropIn("mine", "Restart=always\nRuntimeMaxSec=1h");
         await RefusedAsync("has Restart=always and must have Restart=no: systemd would start again", "RuntimeMaxSec=1h and must have RuntimeMaxSec=infinity");
-        units.DropIn("mine", "EnvironmentFile=\nEnvironmentFile=/run/flipcontroller/%I/unit.env");
-        await RefusedAsync("reads /run/flipcontroller/edge/g0000", "a drop-in of flipcontroller-haproxy@.service must say so");
         units.RemoveDropIn("mine");
+        units.DropIn("wrong", "EnvironmentFile=\nEnvironmentFile=/run/flipcontroller/%I/unit.env");
+        await RefusedAsync("reads /run/flipcontroller/edge/g0000", "a drop-in of flipcontroller-haproxy@.service must say so");
+        units.RemoveDropIn("wrong");
         units.Gone("Failed to connect to bus: Host is down");
         await RefusedAsync("cannot ask systemd for flipcontroller-haproxy@edge-g0000", "Failed to connect to bus: Host is down", "flipctl doctor");
         units.Answer();
