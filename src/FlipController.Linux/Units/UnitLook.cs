@@ -87,6 +87,6 @@ public sealed record UnitLook(string Name, ImmutableDictionary<string, string> P
 
     private string Restart => this["Restart"];
 
-    private string Setting(string name, string value, string wanted, string else_) =>
-        $"{Name} has {name}={value} and must have {name}={wanted}: {else_} (`systemctl cat '{Name}'` shows what says so{(IsOutdated ? "; its files have changed since, `systemctl daemon-reload` reads them" : "")})";
+    private string Setting(string name, string value, string wanted, string otherwise) =>
+        $"{Name} has {name}={value} and must have {name}={wanted}: {otherwise} (`systemctl cat '{Name}'` shows what says so{(IsOutdated ? "; its files have changed since, `systemctl daemon-reload` reads them" : "")})";
 }
