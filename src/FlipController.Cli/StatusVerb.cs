@@ -48,8 +48,11 @@ internal static class StatusVerb
                 : retired.Closes is { } closes ? $"closes in {Phrases.Span(closes - DateTimeOffset.Now)}" : "");
         if (table.Rows.Count > 0) console.Write(table);
         foreach (GenerationStatus generation in ((GenerationStatus?[])[pair.Active, pair.Standby, pair.Previous, .. pair.Retired]).OfType<GenerationStatus>())
+        {
+            if (generation.Unit is { } unit) console.MarkupLineInterpolated($"  unit       generation {generation.Number}: {unit}");
             foreach (string why in generation.Connections.Why ?? [])
                 console.MarkupLineInterpolated($"  why        generation {generation.Number}: {why}");
+        }
         if (pair.Drain is { } drain) console.MarkupLineInterpolated($"  [yellow]drain      {About(drain)}[/]");
         if (pair.HeldSlot is { } held)
             console.MarkupLineInterpolated($"  [yellow]held       {held.Name()}: nothing starts there and flips are refused, until `flipctl undrain {pair.Name}`[/]");

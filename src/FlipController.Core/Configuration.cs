@@ -70,9 +70,14 @@ public abstract record ServerOptions
 public sealed record HaproxyOptions : ServerOptions
 {
     public string Binary { get; init; } = "haproxy";
+    /// <summary>Who runs the generations that are made from now on.</summary>
+    public DriverChoice Driver { get; init; } = DriverChoice.Process;
     /// <summary>The name under which this host stands in <c>peers</c> sections (HAProxy's -L); null: the host's name.</summary>
     public string? LocalPeer { get; init; }
 }
+
+/// <summary>The controller, as daemons of their own, or systemd, each as an instance of a template unit.</summary>
+public enum DriverChoice { Process, Systemd }
 
 /// <summary>Any other service: its programs as argument lists, run without a shell; <see cref="Placeholders"/> in them are filled.</summary>
 public sealed record CommandOptions : ServerOptions

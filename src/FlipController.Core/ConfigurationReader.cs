@@ -203,6 +203,7 @@ public static class ConfigurationReader
         {
             Config = config,
             Binary = section.Value("binary", initial.Binary, Program),
+            Driver = section.Value("driver", initial.Driver, OneOf([("process", DriverChoice.Process), ("systemd", DriverChoice.Systemd)])),
             Watch = section.Value("watch", initial.Watch, YesNo),
             AlsoWatch = section.List("also_watch", initial.AlsoWatch, AbsolutePath),
             Settle = section.Value("settle", initial.Settle, SettleTime),

@@ -48,10 +48,11 @@ public sealed record HoldStatus(string Configured, string Method, string Why);
 /// <param name="Closes">For a retired generation: when its drain deadline comes.</param>
 /// <param name="MemoryBytes">Resident memory of its process; null: it is gone.</param>
 /// <param name="Leaving">For a previous or retired generation: how far it is.</param>
+/// <param name="Unit">The systemd unit that runs it; null: none does (<c>haproxy.driver</c> when it was started).</param>
 public sealed record GenerationStatus(
     string Slot, int Number, int Pid, [property: JsonPropertyName("config_sha256")] string ConfigSha256, DateTimeOffset Since,
     ImmutableSortedDictionary<string, int> Ports, ConnectionCounts Connections, string? Version, DateTimeOffset? Closes,
-    [property: JsonPropertyName("memory_bytes")] long? MemoryBytes = null, LeavingStatus? Leaving = null);
+    [property: JsonPropertyName("memory_bytes")] long? MemoryBytes = null, LeavingStatus? Leaving = null, string? Unit = null);
 
 /// <summary>Three witnesses side by side; null: that one could not be asked.</summary>
 /// <param name="Conntrack">Conntrack entries with the generation's mark in a state that means a live connection.</param>

@@ -55,7 +55,13 @@ internal sealed class CommandDriver(PairEdge edge, CommandOptions options) : Dri
     }
 
     /// <summary>Workers whose master died do not all end by themselves, and would keep the private ports.</summary>
-    public override void EndRemains(Generation generation)
+    public override Task EndRemainsAsync(Generation generation, CancellationToken stop)
+    {
+        EndRemains(generation);
+        return Task.CompletedTask;
+    }
+
+    private void EndRemains(Generation generation)
     {
         CommandInstance.Reap();
         ProcessIdentity gone = ProcessIdentity.Of(generation);

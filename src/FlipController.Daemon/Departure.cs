@@ -353,6 +353,16 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
         GenerationPlace place = edge.PlaceOf(number);
         if (Instance.LeftBehind(place) is { } process) await EndAsync(edge, process, stop);
         Forget(edge, number);
+        try
+        {
+            await edge.DriverOf(number).ClearAsync(number, stop);
+        }
+        catch (FlipException e)
+        {
+            // Its directory says what is left to do, and the next sweep does it.
+            edge.Log.LogWarning(new EventId(172, "NotCleared"), "pair {Pair}: what is left of generation {Number} stays for now: {Why}", edge.Name, number, e.Message);
+            return;
+        }
         place.Remove();
     }
 

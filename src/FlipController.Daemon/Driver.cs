@@ -42,7 +42,17 @@ internal abstract class Driver(PairEdge edge)
     public abstract Task TellToStopAsync(ProcessIdentity process, Generation? generation, CancellationToken stop);
 
     /// <summary>Its process is gone; what it may have left is ended.</summary>
-    public abstract void EndRemains(Generation generation);
+    public abstract Task EndRemainsAsync(Generation generation, CancellationToken stop);
+
+    /// <summary>Why no generation could be started now, whatever is in its files; null: nothing is known that stands in the way.</summary>
+    public virtual Task<string?> ObstacleAsync(int number, CancellationToken stop) => Task.FromResult<string?>(null);
+
+    /// <summary>The unit that runs a generation; null: none does.</summary>
+    public virtual string? UnitOf(int number) => null;
+
+    /// <summary>A generation without traffic was ended, or never came to a process: who starts it forgets it. Nothing there is fine.</summary>
+    /// <exception cref="FlipException">It could not be told to.</exception>
+    public virtual Task ClearAsync(int number, CancellationToken stop) => Task.CompletedTask;
 
     /// <summary>What it said last, of one that is dead; null: that is told elsewhere.</summary>
     public abstract string? LastWords(Generation generation);

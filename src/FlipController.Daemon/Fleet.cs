@@ -202,7 +202,7 @@ internal sealed class Fleet(
 
     private static string Text(PairOptions o) => string.Join('\n', o with
     {
-        Haproxy = o.Haproxy is null ? null : new HaproxyOptions { Binary = o.Haproxy.Binary, LocalPeer = o.Haproxy.LocalPeer },
+        Haproxy = o.Haproxy is null ? null : new HaproxyOptions { Binary = o.Haproxy.Binary, Driver = o.Haproxy.Driver, LocalPeer = o.Haproxy.LocalPeer },
         Command = o.Command is null ? null : new CommandOptions { Pidfile = o.Command.Pidfile, StopSignal = o.Command.StopSignal, Output = o.Command.Output },
         Gate = o.Gate with { Probes = [] },
         Drain = o.Drain with { Services = ImmutableSortedDictionary<string, TimeSpan>.Empty }, Hooks = new HooksOptions(),

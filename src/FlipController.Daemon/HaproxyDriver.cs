@@ -9,7 +9,7 @@ using FlipController.Linux.State;
 namespace FlipController.Daemon;
 
 /// <summary>A pair of HAProxys.</summary>
-internal sealed class HaproxyDriver(PairEdge edge) : Driver(edge)
+internal class HaproxyDriver(PairEdge edge) : Driver(edge)
 {
     // SIGUSR1: HAProxy's management.txt, 4.
     private const int SoftStop = 10;
@@ -57,7 +57,7 @@ internal sealed class HaproxyDriver(PairEdge edge) : Driver(edge)
         return Task.CompletedTask;
     }
 
-    public override void EndRemains(Generation generation) { }
+    public override Task EndRemainsAsync(Generation generation, CancellationToken stop) => Task.CompletedTask;
 
     public override string? LastWords(Generation generation) => null;
 }

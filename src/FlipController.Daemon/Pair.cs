@@ -264,7 +264,7 @@ internal sealed partial class Pair : IAsyncDisposable
         : new GenerationStatus(
             g.Slot.Name(), g.Number, g.Pid, g.ConfigSha256, g.Since,
             g.Ports.ToImmutableSortedDictionary(p => p.Service.ToString(), p => p.PrivatePort), counts[g.Number], g.Version, null,
-            ProcessMemory.OfFamily(g.Pid), _effects.Drains.Find(g.Number)?.Status);
+            ProcessMemory.OfFamily(g.Pid), _effects.Drains.Find(g.Number)?.Status, _edge.DriverOf(g.Number).UnitOf(g.Number));
 
     /// <summary>Its text without the key of the peers: whoever may ask for it may not write into stick tables.</summary>
     private string Shown(RenderedFile file)

@@ -28,17 +28,27 @@ internal sealed record PairEdge(
         Redirect.AddGeneration(Name, generation.Number, Mark.ValueOf(generation.Tag), Mark.Mask, generation.Ports);
 
     /// <summary>Of the generations that are made from now on.</summary>
-    public Driver Driver => _driver ??= Options.Command is { } command ? new CommandDriver(this, command) : new HaproxyDriver(this);
+    public Driver Driver => Options switch
+    {
+        { Command: not null } => Commands,
+        { Haproxy.Driver: DriverChoice.Systemd } => Units,
+        _ => Processes,
+    };
 
-    private Driver? _driver, _otherDriver;
-
-    /// <summary>Of one that is there: it may be of the other kind, from before the pair's configuration was another.</summary>
+    /// <summary>Of one that is there: it may be of another kind, from before the pair's configuration was another.</summary>
     public Driver DriverOf(int number)
     {
-        bool runsCommand = File.Exists(PlaceOf(number).CommandFile);
-        return runsCommand == Driver is CommandDriver ? Driver
-            : _otherDriver ??= runsCommand ? new CommandDriver(this, new CommandOptions()) : new HaproxyDriver(this);
+        GenerationPlace place = PlaceOf(number);
+        return File.Exists(place.CommandFile) ? Commands : File.Exists(place.UnitFile) ? Units : Processes;
     }
+
+    private Driver Commands => _commands ??= new CommandDriver(this, Options.Command ?? new CommandOptions());
+
+    private Driver Units => _units ??= new SystemdDriver(this);
+
+    private Driver Processes => _processes ??= new HaproxyDriver(this);
+
+    private Driver? _commands, _units, _processes;
 
     /// <inheritdoc cref="Driver.AdminOf"/>
     public AdminSocket? AdminOf(Generation generation, TimeSpan? patience = null) => DriverOf(generation.Number).AdminOf(generation, patience);

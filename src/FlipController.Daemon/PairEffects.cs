@@ -236,11 +236,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
     public void EndRemains(Generation generation)
     {
         Driver driver = edge.DriverOf(generation.Number); // its files may be gone a moment later
-        Beside($"remains {generation.Number}", _ =>
-        {
-            driver.EndRemains(generation);
-            return Task.CompletedTask;
-        });
+        Beside($"remains {generation.Number}", stop => driver.EndRemainsAsync(generation, stop));
     }
 
     /// <summary>What the process has closed the kernel may still be delivering: it has drained when that has arrived.</summary>

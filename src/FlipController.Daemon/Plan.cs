@@ -58,6 +58,7 @@ internal sealed class Plan(PairEdge edge, StandbyStart start)
         if (edge.Options.Gate.DroppedServices == DroppedServices.Refuse && now.Except(then).Any())
             problems.Add("front addresses would be dropped, which is refused without --allow-drop (gate.dropped_services)");
         if (start.Ports.Refusal is { } refusal) problems.Add(refusal);
+        if (await edge.Driver.ObstacleAsync(place.Number, stop) is { } obstacle) problems.Add(obstacle);
         if (s.HeldSlot is { } held && s.Active is { } holder && holder.Slot != held)
             problems.Add($"the {held.Name()} slot is held for maintenance; `flipctl undrain {edge.Name}` gives it back");
         BinaryReport? binaryNow = s.Active is null ? null : new BinaryReport(s.Active.Binary ?? runs, s.Active.Version);

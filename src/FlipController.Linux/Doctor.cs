@@ -10,6 +10,7 @@ using FlipController.Linux.Hold;
 using FlipController.Linux.Kernel;
 using FlipController.Linux.Redirect;
 using FlipController.Linux.State;
+using FlipController.Linux.Units;
 
 namespace FlipController.Linux;
 
@@ -29,6 +30,7 @@ public static partial class Doctor
         lines.Add(Nat());
         lines.AddRange(Iptables(looked));
         lines.Add(Listener(looked));
+        lines.AddRange(await SystemdAsync(looked, new Systemctl { Patience = TimeSpan.FromSeconds(5) }, cancel));
         lines.Add(Conntrack());
         foreach (HoldMethod method in looked.Pairs.Values.Select(p => p.Hold.Method).DefaultIfEmpty(HoldMethod.Auto).Distinct()) lines.Add(Holding(method));
         lines.AddRange(LeftHolds());

@@ -6,6 +6,7 @@ using FlipController.Linux.Commands;
 using FlipController.Linux.Haproxy;
 using FlipController.Linux.Kernel;
 using FlipController.Linux.State;
+using FlipController.Linux.Units;
 
 namespace FlipController.Linux;
 
@@ -51,14 +52,20 @@ public abstract partial record Instance(RenderedConfiguration Configuration, Gen
     public static ProcessIdentity? LeftBehind(GenerationPlace place)
     {
         if (File.Exists(place.CommandFile)) return CommandInstance.Left(place);
-        if (PidIn(place.PidFile) is not { } pid || ProcessIdentity.Read(pid) is not { } identity) return null;
+        if (!File.Exists(place.PidFile) && File.Exists(place.UnitFile)) return UnitInstance.Unnoted(place);
+        return PidIn(place.PidFile) is { } pid && ProcessIdentity.Read(pid) is { } identity && HasWord(pid, place.PidFile) ? identity : null;
+    }
+
+    /// <summary>Its command line has this word.</summary>
+    protected static bool HasWord(int pid, string word)
+    {
         try
         {
-            return File.ReadAllText($"/proc/{pid}/cmdline").Split('\0').Contains(place.PidFile) ? identity : null;
+            return File.ReadAllText($"/proc/{pid}/cmdline").Split('\0').Contains(word);
         }
         catch (IOException)
         {
-            return null;
+            return false;
         }
     }
 

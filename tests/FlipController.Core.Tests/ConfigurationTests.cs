@@ -32,7 +32,7 @@ public sealed class ConfigurationTests
             ("control", Map(("socket", "/run/x/c.sock"), ("group", "ops"))), ("metrics", Map(("listen", "[::1]:9200"))),
             ("state", "/srv/state/"), ("runtime", "/run/x"),
             ("pairs", Map(("edge", Map(
-                ("haproxy", Map(("config", List("/a.cfg", "/b.cfg")), ("binary", "/opt/haproxy"), ("watch", "false"),
+                ("haproxy", Map(("config", List("/a.cfg", "/b.cfg")), ("binary", "/opt/haproxy"), ("driver", "systemd"), ("watch", "false"),
                     ("also_watch", List("/certs")), ("settle", "1s"), ("environment", Map(("A", "b c"), ("_1", "x"))),
                     ("environment_files", List("-/etc/default/haproxy", "/e")), ("local_peer", "lb1.example.org"))),
                 ("ports", Map(("blue", "30000"), ("green", "30100"))),
@@ -50,6 +50,7 @@ public sealed class ConfigurationTests
         Assert.Equal(("/run/x/c.sock", "ops", "[::1]:9200", "/srv/state", "/run/x"),
             (read.Control.Socket, read.Control.Group, read.Metrics?.Listen, read.State, read.Runtime));
         Assert.Equal(["/a.cfg", "/b.cfg"], edge.Haproxy!.Config);
+        Assert.Equal(DriverChoice.Systemd, edge.Haproxy!.Driver);
         Assert.Equal(("/opt/haproxy", false, TimeSpan.FromSeconds(1)), (edge.Haproxy!.Binary, edge.Haproxy!.Watch, edge.Haproxy!.Settle));
         Assert.Equal(["/certs"], edge.Haproxy!.AlsoWatch);
         Assert.Equal([new("A", "b c"), new("_1", "x")], edge.Haproxy!.Environment);
@@ -103,6 +104,7 @@ public sealed class ConfigurationTests
 
     [Theory]
     [InlineData("watch", "yes", "\"yes\" must be true or false")]
+    [InlineData("driver", "docker", "\"docker\" must be process or systemd")]
     [InlineData("binary", "bin/haproxy", "\"bin/haproxy\" must be the name of a program, or its absolute path")]
     [InlineData("settle", "2m", "\"2m\" must be between 10ms and 1m")]
     public void A_haproxy_value_against_its_rule_is_refused(string key, string value, string message)

@@ -110,10 +110,11 @@ public sealed class AdoptionTests
     }
 
     /// <summary>A daemon that finds its front addresses taken by a HAProxy of the same files but for its name.</summary>
-    internal static async Task<PairUnderTest> BesideAsync(string how, string redirect = "{}")
+    internal static async Task<PairUnderTest> BesideAsync(string how, string redirect = "{}", string haproxy = "", Action<PairUnderTest>? before = null)
     {
-        PairUnderTest pair = await PairUnderTest.StartAsync(s_yaml with { Redirect = redirect }, p =>
+        PairUnderTest pair = await PairUnderTest.StartAsync(s_yaml with { Redirect = redirect, Haproxy = haproxy }, p =>
         {
+            before?.Invoke(p);
             NetnsProcess haproxy = p.Nets.Server.Start("haproxy", [.. how.Split(' '), "-f", p.Files.Write("unmanaged.cfg", Config(Unmanaged))]);
             Assert.Equal(0, haproxy.Exit(Patience).GetAwaiter().GetResult());
         }, s => s.Fault is not null);

@@ -235,7 +235,14 @@ internal sealed class PairUnderTest : IAsyncDisposable
 
     // ---- the daemon
 
-    public void StartDaemon() => _daemon = Nets.Server.Start(Programs.Daemon, Files["flipcontroller.yaml"], "--verbose");
+    public void StartDaemon() => _daemon = Units is null ? Nets.Server.Start(Programs.Daemon, Files["flipcontroller.yaml"], "--verbose")
+        : Nets.Server.Start("env", $"PATH={Units.SearchPath}", Programs.Daemon, Files["flipcontroller.yaml"], "--verbose");
+
+    /// <summary>What the daemon takes for systemd; null: nothing is put before it.</summary>
+    public StandInUnits? Units { get; private set; }
+
+    /// <summary>For the daemon that is started next.</summary>
+    public void UseUnits() => Units = new StandInUnits(Files["systemd"], Files["run"]);
 
     /// <summary>A second daemon beside it, with the same configuration.</summary>
     public NetnsProcess StartAnotherDaemon() => Nets.Server.Start(Programs.Daemon, Files["flipcontroller.yaml"]);

@@ -27,6 +27,30 @@ public sealed partial class SystemdUnitTests
         Assert.Equal("", Command.Run(analyze, "verify", copy));
     }
 
+    /// <summary>The template of haproxy.driver: systemd.</summary>
+    [Fact(Timeout = 60_000)]
+    public void The_template_is_understood_and_says_what_the_driver_relies_on()
+    {
+        string template = Path.Combine(Path.GetDirectoryName(s_unit)!, "flipcontroller-haproxy@.service");
+        string[] lines = File.ReadAllLines(template);
+        Assert.All(new[] { "Type=exec", "Restart=no", "KillMode=mixed", "EnvironmentFile=/run/flipcontroller/%I/unit.env", "StandardOutput=journal" }, l => Assert.Contains(l, lines));
+        // Whatever becomes of the daemon's unit, this one goes on; and nobody starts it at boot.
+        Assert.DoesNotContain(lines, l => l.StartsWith("PartOf=", StringComparison.Ordinal) || l.StartsWith("BindsTo=", StringComparison.Ordinal)
+            || l.StartsWith("Requires=", StringComparison.Ordinal) || l == "[Install]" || l.StartsWith("PIDFile=", StringComparison.Ordinal));
+        // No right that the daemon's own unit does not give a HAProxy that it starts itself.
+        Assert.Empty(Capabilities(lines).Except(Capabilities(File.ReadAllLines(s_unit))));
+        string[] sandbox = [.. File.ReadAllLines(s_unit).Where(l => Sandbox().IsMatch(l))];
+        Assert.Empty(sandbox.Except(lines));
+        string analyze = Require.Program("systemd-analyze");
+        using var directory = new TempDir();
+        string instance = directory.Write("flipcontroller-haproxy@edge-g00001.service", File.ReadAllText(template));
+        Assert.Equal("", Command.Run(analyze, "verify", instance));
+        Assert.Equal("", Command.Run(analyze, "verify", directory.Write("flipcontroller-haproxy@.service", File.ReadAllText(template))));
+        Command.Run(analyze, "security", "--offline=true", "--threshold=45", instance);
+
+        static string[] Capabilities(string[] unit) => unit.Single(l => l.StartsWith("CapabilityBoundingSet=", StringComparison.Ordinal)).Split('=')[1].Split(' ');
+    }
+
     /// <summary>The HAProxys are not the daemon's: whatever becomes of the unit, they go on.</summary>
     [Fact]
     public void Only_the_daemon_is_stopped_and_no_hold_is_left()
@@ -71,6 +95,9 @@ public sealed partial class SystemdUnitTests
 
     [GeneratedRegex(@"gives it an exposure of ([0-9]\.[0-9])")]
     private static partial Regex Exposure();
+
+    [GeneratedRegex("^(Protect|Restrict|SystemCall|NoNewPrivileges|LockPersonality|PrivateMounts|DevicePolicy|ReadWritePaths|UMask|LimitNOFILE|TasksMax)")]
+    private static partial Regex Sandbox();
 
     [GeneratedRegex("/usr/local/bin/flip[a-z]+")]
     private static partial Regex Installed();

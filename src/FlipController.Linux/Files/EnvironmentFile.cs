@@ -29,7 +29,7 @@ public static class EnvironmentFile
         return variables.ToImmutable();
     }
 
-    private static bool IsName(string text) =>
+    internal static bool IsName(string text) =>
         text.Length > 0 && !char.IsAsciiDigit(text[0]) && text.All(c => char.IsAsciiLetterOrDigit(c) || c == '_');
 
     /// <summary>A comment that ends in a backslash goes on in the next line.</summary>

@@ -28,6 +28,9 @@ public sealed record GenerationPlace(string Runtime, string Pair, int Number)
     /// <summary>It is there when what runs here is a pair's command, and not HAProxy.</summary>
     public string CommandFile => Path.Combine(Directory, "command");
 
+    /// <summary>It is there when systemd starts what runs here: the program, its arguments and its environment, for the unit.</summary>
+    public string UnitFile => Path.Combine(Directory, "unit.env");
+
     /// <summary>What the server said as it started.</summary>
     public string StartLog => Path.Combine(Directory, "start.log");
 

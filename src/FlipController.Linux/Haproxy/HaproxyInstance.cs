@@ -7,7 +7,7 @@ using FlipController.Linux.State;
 namespace FlipController.Linux.Haproxy;
 
 /// <summary>One HAProxy process: started as a daemon so that it outlives the controller, at the lowest priority until it is up.</summary>
-public sealed record HaproxyInstance(string Binary, RenderedConfiguration Configuration, GenerationPlace Place, string WorkingDirectory)
+public record HaproxyInstance(string Binary, RenderedConfiguration Configuration, GenerationPlace Place, string WorkingDirectory)
     : Instance(Configuration, Place, WorkingDirectory)
 {
     public override string Called => "HAProxy";
@@ -21,12 +21,12 @@ public sealed record HaproxyInstance(string Binary, RenderedConfiguration Config
         foreach (ServerStateFile state in Configuration.ServerStateFiles) state.Provide(WorkingDirectory);
     }
 
-    public override async Task<string?> CheckAsync(CancellationToken stop)
-    {
-        HaproxyCheck check = await HaproxyBinary.CheckAsync(
-            Binary, Configuration.Files.Select(f => f.Path), Configuration.LocalPeer, WorkingDirectory, Environment, stop);
-        return check.Verdict == HaproxyVerdict.Valid ? null : Told(Configuration.Explain(check.Output));
-    }
+    public override async Task<string?> CheckAsync(CancellationToken stop) => Rejection(await HaproxyAnswerAsync(stop));
+
+    protected Task<HaproxyCheck> HaproxyAnswerAsync(CancellationToken stop) => HaproxyBinary.CheckAsync(
+        Binary, Configuration.Files.Select(f => f.Path), Configuration.LocalPeer, WorkingDirectory, Environment, stop);
+
+    protected string? Rejection(HaproxyCheck check) => check.Verdict == HaproxyVerdict.Valid ? null : Told(Configuration.Explain(check.Output));
 
     /// <summary>
     /// Starts it. With -D HAProxy returns when its child has bound every listener, and says nothing after that: what it said until
