@@ -348,7 +348,7 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     private async Task FinishAsync(int number, CancellationToken stop)
     {
         using var sockets = new SockDiag();
-        if (Instance.LeftBehind(edge.PlaceOf(number)) is not { } process || ProcessSockets.Connected(sockets, process.Pid) is not (> 0 and int open))
+        if (Instance.LeftBehind(edge.PlaceOf(number)) is not { } process || ProcessSockets.Connected(sockets, process.Pid) + ByPath(process) is not (> 0 and int open))
         {
             await EndAsync(edge, number, stop);
             return;
@@ -359,6 +359,19 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
         edge.Log.LogWarning(new EventId(156, "Unknown"),
             "pair {Pair}: generation {Number} (process {Pid}) is not in the saved state and has {Count} connections open, to clients and to servers; it was told to stop listening and ends with them, whenever that is",
             edge.Name, number, process.Pid, open);
+    }
+
+    /// <summary>Connections to its unix sockets but for those of its admin sockets, whose front paths nobody knows any more.</summary>
+    private int ByPath(ProcessIdentity process)
+    {
+        try
+        {
+            return UnixQueues.ConnectedBeside(process.Pid, edge.Runtime + "/");
+        }
+        catch (KernelException)
+        {
+            return 0;
+        }
     }
 
     private static async Task EndAsync(PairEdge edge, ProcessIdentity process, CancellationToken stop)

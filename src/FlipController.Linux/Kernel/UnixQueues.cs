@@ -55,6 +55,14 @@ public static class UnixQueues
             && generation.UnixFronts.Any(f => s.Name.StartsWith(f.Socket + ".", StringComparison.Ordinal)));
     }
 
+    /// <summary>Connections that the process has accepted at paths, but for those that begin so.</summary>
+    /// <exception cref="KernelException">The kernel does not list them (CONFIG_UNIX_DIAG).</exception>
+    public static int ConnectedBeside(int pid, string but)
+    {
+        HashSet<uint> inodes = ProcessSockets.Inodes(pid);
+        return Connected().Count(s => inodes.Contains(s.Inode) && s.Name.Length > 0 && !s.Name.StartsWith(but, StringComparison.Ordinal));
+    }
+
     /// <summary>It listens at one of its front paths' sockets.</summary>
     /// <exception cref="KernelException">The kernel does not list them (CONFIG_UNIX_DIAG).</exception>
     public static bool Listens(Generation generation)
