@@ -6,9 +6,9 @@ namespace FlipController.Daemon;
 
 /// <summary>
 /// Others may remove the link at a front path (whatever tidies /run or /tmp), or put something else there (a HAProxy that is started by
-/// hand with the same file): then NEW connections do not reach the pair. Called by the pair's loop, between its switches.
+/// hand with the same file, an adopted one that is reloaded): then NEW connections do not reach the pair. Called by the pair's loop, between its switches.
 /// </summary>
-internal sealed class FrontKeeping(PairEdge edge, Func<PairState> state)
+internal sealed class FrontKeeping(PairEdge edge, Func<PairState> state, Fallback fallback)
 {
     private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(500);
     private string? _fault;
@@ -52,7 +52,7 @@ internal sealed class FrontKeeping(PairEdge edge, Func<PairState> state)
         {
             lock (edge.FrontTurn)
             {
-                if (wrong.Select(f => FrontPath.Look(f.Path).Refusal(edge.Name, null)).FirstOrDefault(r => r is not null) is { } refused)
+                if (wrong.Select(f => FrontPath.Look(f.Path).Refusal(edge.Name, state().IsAdopted ? fallback.IsAdopted : null)).FirstOrDefault(r => r is not null) is { } refused)
                 {
                     Tell($"{refused}; what connects there does not reach {active} meanwhile, and our link is put back once it may be");
                     return;

@@ -340,7 +340,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
 
     private FrontKeeping? _fronts;
 
-    public FrontKeeping Fronts => _fronts ??= new FrontKeeping(edge, state);
+    public FrontKeeping Fronts => _fronts ??= new FrontKeeping(edge, state, Fallback);
 
     /// <summary>For as long as the pair is looked after.</summary>
     public void WatchFronts() => Beside("fronts", stop => Fronts.WatchAsync(() => post(new RulesChanged(edge.Now)), stop));

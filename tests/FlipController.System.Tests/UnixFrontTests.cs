@@ -200,6 +200,40 @@ public sealed class UnixFrontTests
         Assert.Empty(Directory.GetFileSystemEntries(pair.Files.Path, "*app.sock*"));
     }
 
+    [Fact(Timeout = 60_000)]
+    public async Task At_its_deadline_a_generation_that_only_a_path_led_to_is_closed_and_until_then_told_with_its_clients()
+    {
+        await using PairUnderTest pair = await StartAsync(new PairYaml { FlipsByItself = false, Watch = "{ undo: 10m }" }, PathOnly, onlyPaths: true);
+        HeldConnection held = await HeldConnection.OpenAsync(PathClients.Connect(PathOf(pair)));
+        Assert.Equal(1, (await pair.StatusAsync()).Active!.Connections.Unix);
+        pair.Write(PathOnly(pair, "v2"));
+        FlipRecord flip = await pair.FlipAsync();
+        Assert.Equal((1, "none"), (flip.OldSideConnections, flip.Hold!.Method));
+        await held.StaysAsync();
+        PairStatus warm = await pair.StatusAsync();
+        Assert.Equal((1, 1), (warm.Previous!.Connections.Unix, warm.Previous.Connections.Haproxy));
+        Said status = await pair.FlipctlAsync("status", PairUnderTest.Name);
+        Assert.Contains($"{PathOf(pair)} -> app.sock.g00002", status.Output.Replace("\n", "", StringComparison.Ordinal), StringComparison.Ordinal);
+        await pair.DrainAsync(new DrainRequest(Deadline: "100ms"));
+        await held.ClosedAsync();
+        Assert.Equal("v2", await PathClients.AskAsync(PathOf(pair)));
+        held.Dispose();
+    }
+
+    [Fact(Timeout = 60_000)]
+    public async Task A_HAProxy_that_takes_the_path_of_the_pair_is_told_and_gets_what_it_took_until_it_ends()
+    {
+        await using PairUnderTest pair = await StartAsync();
+        NetnsProcess haproxy = pair.Nets.Server.Start("haproxy", "-D", "-p", pair.Files["other.pid"], "-f", pair.Files.Write("other.cfg", PathOnly(pair, Unmanaged)));
+        Assert.Equal(0, await haproxy.Exit(Patience));
+        PairStatus told = await pair.UntilAsync(s => s.Fault is not null, "a stranger should be told");
+        Assert.Contains("is in use: haproxy (process ", told.Fault, StringComparison.Ordinal);
+        Assert.Equal((Unmanaged, "v1"), (await PathClients.AskAsync(PathOf(pair)), await pair.ServedByAsync()));
+        using (var process = Process.GetProcessById(int.Parse(File.ReadAllText(pair.Files["other.pid"]), System.Globalization.CultureInfo.InvariantCulture))) process.Kill();
+        await pair.UntilAsync(s => s.Fault is null, "the path is the pair's again");
+        Assert.Equal("v1", await PathClients.AskAsync(PathOf(pair)));
+    }
+
     /// <summary>A HAProxy that nobody manages has the path and port 80.</summary>
     private static async Task<PairUnderTest> BesideAsync()
     {

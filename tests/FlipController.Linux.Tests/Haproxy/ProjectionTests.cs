@@ -262,7 +262,7 @@ public sealed class ProjectionTests
     public void Every_fault_is_told_at_once_in_the_order_of_the_files()
     {
         ProjectionResult result = Projection.Render(
-            [File("global\n nbproc 2\nlisten a\n bind /s\n bind :80\n"), File("listen b\n bind udp@:1\n", "/etc/haproxy/b.cfg")], Place);
+            [File("global\n nbproc 2\nlisten a\n bind unix@s\n bind :80\n"), File("listen b\n bind udp@:1\n", "/etc/haproxy/b.cfg")], Place);
         Assert.Null(result.Configuration);
         Assert.Equal([("/etc/haproxy/haproxy.cfg", 2), ("/etc/haproxy/haproxy.cfg", 4), ("/etc/haproxy/b.cfg", 2)],
             result.Faults.Select(f => (f.File, f.Line)));
