@@ -66,7 +66,7 @@ public sealed record GenerationStatus(
 /// <param name="Sockets">The kernel's sockets of its process on its private ports, and what the kernel still delivers of those it closed.</param>
 /// <param name="Haproxy">HAProxy's own CurrConns; null for what is not HAProxy.</param>
 /// <param name="Why">Why they disagree, a sentence each; null: they do not.</param>
-/// <param name="Unix">The kernel's unix sockets of its clients, of which HAProxy's count is the only other witness; null: it serves no path.</param>
+/// <param name="Unix">The kernel's unix sockets of its clients in this network namespace, of which HAProxy's count is the only other witness; null: it serves no path.</param>
 public sealed record ConnectionCounts(int? Conntrack, int? Sockets, int? Haproxy, ImmutableArray<string>? Why = null, int? Unix = null);
 
 /// <param name="Trigger">

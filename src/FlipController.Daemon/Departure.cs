@@ -348,7 +348,9 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     private async Task FinishAsync(int number, CancellationToken stop)
     {
         using var sockets = new SockDiag();
-        if (Instance.LeftBehind(edge.PlaceOf(number)) is not { } process || ProcessSockets.Connected(sockets, process.Pid) + ByPath(process) is not (> 0 and int open))
+        // Of its unix sockets' clients the kernel lists only those of this network namespace: whoever has such sockets may have some.
+        bool byPath = edge.PlaceOf(number).OwnSockets().Count > 0;
+        if (Instance.LeftBehind(edge.PlaceOf(number)) is not { } process || (ProcessSockets.Connected(sockets, process.Pid) is var open && open == 0 && !byPath))
         {
             await EndAsync(edge, number, stop);
             return;
@@ -359,19 +361,6 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
         edge.Log.LogWarning(new EventId(156, "Unknown"),
             "pair {Pair}: generation {Number} (process {Pid}) is not in the saved state and has {Count} connections open, to clients and to servers; it was told to stop listening and ends with them, whenever that is",
             edge.Name, number, process.Pid, open);
-    }
-
-    /// <summary>Connections to its unix sockets but for those of its admin sockets, whose front paths nobody knows any more.</summary>
-    private int ByPath(ProcessIdentity process)
-    {
-        try
-        {
-            return UnixQueues.ConnectedBeside(process.Pid, edge.Runtime + "/");
-        }
-        catch (KernelException)
-        {
-            return 0;
-        }
     }
 
     private static async Task EndAsync(PairEdge edge, ProcessIdentity process, CancellationToken stop)

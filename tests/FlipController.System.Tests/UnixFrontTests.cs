@@ -24,6 +24,14 @@ public sealed class UnixFrontTests
     private static async Task<PairUnderTest> StartAsync(PairYaml? yaml = null, Func<PairUnderTest, string, string>? config = null, bool onlyPaths = false) =>
         await PairUnderTest.StartAsync((yaml ?? new PairYaml()) with { OnlyPaths = onlyPaths }, p => p.Write((config ?? Both)(p, "v1")));
 
+    /// <summary>Of a client in HAProxy's own network namespace, as those of one host are; the others here are in another.</summary>
+    private static async Task<HeldConnection> HoldAsync(PairUnderTest pair)
+    {
+        Socket socket = pair.Nets.Server.Run(() => new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified));
+        await socket.ConnectAsync(new UnixDomainSocketEndPoint(PathOf(pair)));
+        return await HeldConnection.OpenAsync(socket);
+    }
+
     private static string Target(PairUnderTest pair) => new FileInfo(PathOf(pair)).LinkTarget ?? "no link";
 
     [Theory(Timeout = 240_000)]
@@ -38,7 +46,7 @@ public sealed class UnixFrontTests
         List<HeldConnection> held = [];
         for (int i = 2; i <= 21; i++)
         {
-            held.Add(await HeldConnection.OpenAsync(PathClients.Connect(PathOf(pair))));
+            held.Add(await HoldAsync(pair));
             await FlipByEditAsync(pair, config(pair, $"v{i}"));
             Assert.Equal($"v{i}", await PathClients.AskAsync(PathOf(pair)));
             if (i % 4 == 0) await KillAlongAsync(pair, config(pair, $"v{i}.again"), clients, 40 * i);
@@ -82,7 +90,7 @@ public sealed class UnixFrontTests
         pair.Write(Both(pair, "v2"));
         await pair.FlipAsync();
         Assert.Equal(("v2", "app.sock.g00002"), (await PathClients.AskAsync(PathOf(pair)), Target(pair)));
-        HeldConnection held = await HeldConnection.OpenAsync(PathClients.Connect(PathOf(pair)));
+        HeldConnection held = await HoldAsync(pair);
         await pair.RestartDaemonAsync(Kill);
         Assert.Equal("app.sock.g00002", Target(pair));
         await pair.RollbackAsync();
@@ -104,12 +112,12 @@ public sealed class UnixFrontTests
         List<HeldConnection> held = [];
         for (int i = 0; i < 5; i++)
         {
-            held.Add(await HeldConnection.OpenAsync(PathClients.Connect(PathOf(pair))));
+            held.Add(await HoldAsync(pair));
             Assert.Equal(Unmanaged, held[^1].ServedBy);
             await AdoptionTests.DoneAsync(pair, "adopt");
             Assert.Equal("v1", await PathClients.AskAsync(PathOf(pair)));
             Assert.True((await pair.StatusAsync()).Unmanaged!.Listens);
-            held.Add(await HeldConnection.OpenAsync(PathClients.Connect(PathOf(pair))));
+            held.Add(await HoldAsync(pair));
             Assert.Equal("v1", held[^1].ServedBy);
             if (i % 2 == 0) await pair.RestartDaemonAsync(Kill);
             await AdoptionTests.DoneAsync(pair, "release");
@@ -125,7 +133,7 @@ public sealed class UnixFrontTests
     {
         await using PairUnderTest pair = await BesideAsync();
         await using PathClients clients = await PathClients.StartAsync(PathOf(pair));
-        HeldConnection held = await HeldConnection.OpenAsync(PathClients.Connect(PathOf(pair)));
+        HeldConnection held = await HoldAsync(pair);
         await AdoptionTests.DoneAsync(pair, "adopt", "--stop");
         string link = Target(pair);
         Assert.StartsWith("app.sock.g", link, StringComparison.Ordinal);
@@ -204,7 +212,7 @@ public sealed class UnixFrontTests
     public async Task At_its_deadline_a_generation_that_only_a_path_led_to_is_closed_and_until_then_told_with_its_clients()
     {
         await using PairUnderTest pair = await StartAsync(new PairYaml { FlipsByItself = false, Watch = "{ undo: 10m }" }, PathOnly, onlyPaths: true);
-        HeldConnection held = await HeldConnection.OpenAsync(PathClients.Connect(PathOf(pair)));
+        HeldConnection held = await HoldAsync(pair);
         Assert.Equal(1, (await pair.StatusAsync()).Active!.Connections.Unix);
         pair.Write(PathOnly(pair, "v2"));
         FlipRecord flip = await pair.FlipAsync();

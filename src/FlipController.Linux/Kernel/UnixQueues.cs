@@ -45,6 +45,7 @@ public static class UnixQueues
     /// <summary>
     /// Connections to a generation's front paths that its HAProxy has accepted and not closed. Each bears the name its listener was bound
     /// under, which HAProxy makes of the path and its process id (src/sock_unix.c) and which nothing changes, whatever becomes of the file.
+    /// An accepted socket is of its client's network namespace (net/unix/af_unix.c, unix_stream_connect): those of others are not listed.
     /// </summary>
     /// <exception cref="KernelException">The kernel does not list them (CONFIG_UNIX_DIAG).</exception>
     public static int Clients(Generation generation)
@@ -53,14 +54,6 @@ public static class UnixQueues
         HashSet<uint> inodes = ProcessSockets.Inodes(generation.Pid);
         return Connected().Count(s => inodes.Contains(s.Inode)
             && generation.UnixFronts.Any(f => s.Name.StartsWith(f.Socket + ".", StringComparison.Ordinal)));
-    }
-
-    /// <summary>Connections that the process has accepted at paths, but for those that begin so.</summary>
-    /// <exception cref="KernelException">The kernel does not list them (CONFIG_UNIX_DIAG).</exception>
-    public static int ConnectedBeside(int pid, string but)
-    {
-        HashSet<uint> inodes = ProcessSockets.Inodes(pid);
-        return Connected().Count(s => inodes.Contains(s.Inode) && s.Name.Length > 0 && !s.Name.StartsWith(but, StringComparison.Ordinal));
     }
 
     /// <summary>It listens at one of its front paths' sockets.</summary>
