@@ -34,7 +34,7 @@ internal static class StatusVerb
         string colour = pair.Fault is not null || pair.State == "faulted" ? "red" : pair.State is "steady" or "released" ? "green" : "yellow";
         string to = pair.State == "released" ? "new connections go to the unmanaged HAProxy"
             : pair.Active is null ? "no active generation"
-            : string.Join(", ", pair.Active.Ports.Select(p => $"{p.Key} -> {p.Value}"));
+            : string.Join(", ", [.. pair.Active.Ports.Select(p => $"{p.Key} -> {p.Value}"), .. (pair.Fronts ?? []).Select(f => $"{f.Path} -> {Path.GetFileName(f.LeadsTo) ?? "not our link"}")]);
         console.MarkupLineInterpolated($"[bold]{pair.Name}[/]  [{colour}]{pair.State}[/]  {to}");
         Table table = new Table().NoBorder().HideFooters();
         foreach (string heading in new[] { "  side", "slot", "gen", "pid", "since", "config", "conntrack", "sockets", "haproxy", "memory", "" })

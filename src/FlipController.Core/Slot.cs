@@ -30,14 +30,19 @@ public static class Slots
 /// <param name="Version">What <c>haproxy -v</c> says of the binary that runs; null: it is not HAProxy, and nobody asks it.</param>
 /// <param name="Binary">The program, as it was named; null: an earlier version of the controller did not write it down.</param>
 /// <param name="Loops">Those of its services to which its own configuration connects; null in what an older version has saved.</param>
+/// <param name="Fronts">Its unix sockets that outsiders connect to; null in what an older version has saved.</param>
 public sealed record Generation(
     int Number, Slot Slot, int Pid, long StartTicks, string BootId, string ConfigSha256, string ContentSha256,
     DateTimeOffset Since, ImmutableArray<ServicePort> Ports, int Tag, string? Version, string? Binary = null,
-    ImmutableArray<Service>? Loops = null)
+    ImmutableArray<Service>? Loops = null, ImmutableArray<UnixFront>? Fronts = null)
 {
     /// <summary>It listens on the front addresses themselves, where others may too (<see cref="RedirectMethod.Listener"/>).</summary>
     [JsonIgnore]
     public bool IsOnFronts => !Ports.IsEmpty && Ports.All(p => p.IsFront);
+
+    /// <summary>Its unix sockets that outsiders connect to.</summary>
+    [JsonIgnore]
+    public ImmutableArray<UnixFront> UnixFronts => Fronts ?? [];
 
     /// <summary>Generations are the same when their numbers are: everything else follows from it.</summary>
     public bool Equals(Generation? other) =>

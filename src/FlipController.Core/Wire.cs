@@ -23,12 +23,18 @@ public sealed record StatusReport(ImmutableArray<PairStatus> Pairs);
 /// </param>
 /// <param name="Drain">The drain that was asked for and has not ended.</param>
 /// <param name="HeldSlot">The slot in which nothing starts, until undrain.</param>
+/// <param name="Fronts">Where the paths of unix sockets lead that the active generation serves; null: it serves none.</param>
 /// <param name="Unmanaged">The HAProxy that NEW connections were taken over from; null: none was.</param>
 public sealed record PairStatus(
     string Name, string State, GenerationStatus? Active, GenerationStatus? Standby, GenerationStatus? Previous,
     ImmutableArray<GenerationStatus> Retired, bool Pending, RedirectStatus Redirect, HoldStatus Hold, FlipRecord? LastFlip,
     DateTimeOffset? UndoEnds, string? Fault, ImmutableArray<string> Warnings, UnmanagedStatus? Unmanaged = null,
-    DrainStatus? Drain = null, Slot? HeldSlot = null);
+    DrainStatus? Drain = null, Slot? HeldSlot = null, ImmutableArray<FrontStatus>? Fronts = null);
+
+/// <summary>A unix socket's path at which clients connect, as it is in the file system now.</summary>
+/// <param name="LeadsTo">The generation's socket; null: it is not our link.</param>
+/// <param name="Generation">Whose that is; null: nobody's of the pair.</param>
+public sealed record FrontStatus(string Path, string? LeadsTo, int? Generation);
 
 /// <param name="Name">Its systemd unit, or its program.</param>
 /// <param name="Pid">Of its master, or of its only process; null: it does not run.</param>
@@ -47,19 +53,22 @@ public sealed record HoldStatus(string Configured, string Method, string Why);
 /// <param name="Version">HAProxy's own; null: the pair runs commands.</param>
 /// <param name="Closes">For a retired generation: when its drain deadline comes.</param>
 /// <param name="MemoryBytes">Resident memory of its process; null: it is gone.</param>
+/// <param name="Fronts">Path of a unix socket that clients connect to, to the generation's own; null: it has none.</param>
 /// <param name="Leaving">For a previous or retired generation: how far it is.</param>
 /// <param name="Unit">The systemd unit that runs it; null: none does (<c>haproxy.driver</c> when it was started).</param>
 public sealed record GenerationStatus(
     string Slot, int Number, int Pid, [property: JsonPropertyName("config_sha256")] string ConfigSha256, DateTimeOffset Since,
     ImmutableSortedDictionary<string, int> Ports, ConnectionCounts Connections, string? Version, DateTimeOffset? Closes,
-    [property: JsonPropertyName("memory_bytes")] long? MemoryBytes = null, LeavingStatus? Leaving = null, string? Unit = null);
+    [property: JsonPropertyName("memory_bytes")] long? MemoryBytes = null, LeavingStatus? Leaving = null, string? Unit = null,
+    ImmutableSortedDictionary<string, string>? Fronts = null);
 
 /// <summary>Three witnesses side by side; null: that one could not be asked.</summary>
 /// <param name="Conntrack">Conntrack entries with the generation's mark in a state that means a live connection.</param>
 /// <param name="Sockets">The kernel's sockets of its process on its private ports, and what the kernel still delivers of those it closed.</param>
 /// <param name="Haproxy">HAProxy's own CurrConns; null for what is not HAProxy.</param>
 /// <param name="Why">Why they disagree, a sentence each; null: they do not.</param>
-public sealed record ConnectionCounts(int? Conntrack, int? Sockets, int? Haproxy, ImmutableArray<string>? Why = null);
+/// <param name="Unix">The kernel's unix sockets of its clients in this network namespace, of which HAProxy's count is the only other witness; null: it serves no path.</param>
+public sealed record ConnectionCounts(int? Conntrack, int? Sockets, int? Haproxy, ImmutableArray<string>? Why = null, int? Unix = null);
 
 /// <param name="Trigger">
 /// start, files, operator, rollback, death (the active one died and is being replaced), adopt, release or drain.

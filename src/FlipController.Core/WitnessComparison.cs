@@ -13,11 +13,12 @@ namespace FlipController.Core;
 /// <param name="IsHaproxy">False: it is another program, and there are two witnesses.</param>
 /// <param name="HaproxyStopping">It was told to finish, and cannot be asked but through a session opened before.</param>
 /// <param name="OnFronts">It listens on the front addresses: nothing is redirected, and no mark in conntrack names it.</param>
+/// <param name="UnixClients">Connections to its front paths.</param>
 /// <param name="HasQuic">Some of its clients may have no socket and no entry of their own.</param>
 public sealed record Witnesses(
     int? ConntrackLive, ClientSockets? Sockets, int? HaproxyConnections, int? HaproxyStreams, bool HaproxyStopping,
     TimeSpan? ConntrackExpires = null, int? ConntrackMissing = null, int? TableEntries = null, int? TableLimit = null,
-    bool IsHaproxy = true, bool HasQuic = false, bool OnFronts = false);
+    bool IsHaproxy = true, bool HasQuic = false, bool OnFronts = false, int UnixClients = 0);
 
 /// <summary>Why the witnesses disagree, in words for an operator. Pure.</summary>
 public static class WitnessComparison
@@ -64,10 +65,11 @@ public static class WitnessComparison
                 : $"{connections - streams} of HAProxy's {connections} connections are idle: between two requests, or before the first");
         if (seen.HaproxyConnections is { } held && sockets is not null)
         {
-            if (held > sockets.Held)
-                Say($"HAProxy counts {Count(held - sockets.Held, "connection", "connections")} more than it has sockets on {(seen.OnFronts ? "the front addresses" : "the private ports")}: {(seen.HasQuic ? "over QUIC, " : "")}by a unix socket or an address of its own, or closed this moment");
-            else if (held < sockets.Held)
-                Say($"HAProxy counts {Count(sockets.Held - held, "connection", "connections")} fewer than the kernel: opened or closed this moment");
+            int kernel = sockets.Held + seen.UnixClients;
+            if (held > kernel)
+                Say($"HAProxy counts {Count(held - kernel, "connection", "connections")} more than it has sockets on {(seen.OnFronts ? "the front addresses" : "the private ports")}{(seen.UnixClients > 0 ? " and front paths" : "")}: {(seen.HasQuic ? "over QUIC, " : "")}by a unix socket or an address of its own, or closed this moment");
+            else if (held < kernel)
+                Say($"HAProxy counts {Count(kernel - held, "connection", "connections")} fewer than the kernel: opened or closed this moment");
         }
 
         if (seen.ConntrackLive is null) Say(seen.OnFronts ? "conntrack is not asked: where generations listen on the front addresses nothing in it tells whose a connection is" : "conntrack cannot be asked");

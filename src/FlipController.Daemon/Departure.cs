@@ -4,6 +4,7 @@ using FlipController.Core;
 using FlipController.Core.Machine;
 using FlipController.Linux;
 using FlipController.Linux.Clients;
+using FlipController.Linux.Fronts;
 using FlipController.Linux.Haproxy;
 using FlipController.Linux.Kernel;
 using FlipController.Linux.State;
@@ -126,8 +127,9 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
         long began = edge.Time.GetTimestamp();
         TimeSpan pause = TimeSpan.FromMilliseconds(20);
         // Who has found a socket of its own an instant before it led elsewhere queues there an instant after.
-        if (loops.Keep() is null && HasOwnSockets(generation)) await Task.Delay(s_lastArrivals, edge.Time, stop);
-        while ((loops.Keep() ?? Standing(generation)) is { } standing)
+        if (loops.Keep() is null && LeaveFronts(generation) is null && HasOwnSockets(generation)) await Task.Delay(s_lastArrivals, edge.Time, stop);
+        // The same of a front path, which has led to the active generation since the switch.
+        while ((loops.Keep() ?? LeaveFronts(generation) ?? Standing(generation)) is { } standing)
         {
             if (edge.Time.GetElapsedTime(began) > s_longestOpening)
             {
@@ -209,16 +211,32 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     /// <summary>Connections in the middle of being opened towards a generation; null: it is gone.</summary>
     private int? Opening(Generation generation)
     {
-        if (!ProcessIdentity.Of(generation).IsAlive || generation.Ports.IsEmpty) return null;
+        if (!ProcessIdentity.Of(generation).IsAlive) return null;
+        int byPath = HasOwnSockets(generation) ? (int)UnacceptedByPath(generation) : 0;
+        if (generation.Ports.IsEmpty) return byPath;
         PortBlock span = PairEdge.SpanOf(generation);
         using var sockets = new SockDiag();
-        if (generation.IsOnFronts) return OpeningOnFronts(generation, sockets, span) + (HasOwnSockets(generation) ? (int)UnacceptedByPath(generation) : 0);
+        if (generation.IsOnFronts) return OpeningOnFronts(generation, sockets, span) + byPath;
         int halfOpen = sockets.HandshakesByPort(span).Where(p => PairEdge.Owns(generation, p.Key)).Sum(p => p.Value);
         uint unaccepted = 0;
         foreach (TcpSocket listener in sockets.Sockets(TcpStates.Listen, span))
             if (PairEdge.Owns(generation, listener.Local.Port)) unaccepted += listener.ReceiveQueue;
-        if (HasOwnSockets(generation)) unaccepted += UnacceptedByPath(generation);
-        return halfOpen + (int)unaccepted + Remembered(generation);
+        return halfOpen + (int)unaccepted + byPath + Remembered(generation);
+    }
+
+    /// <summary>No front path leads to it any more; null: so it is, else why not.</summary>
+    private string? LeaveFronts(Generation generation)
+    {
+        if (generation.UnixFronts.IsEmpty) return null;
+        try
+        {
+            lock (edge.FrontTurn) FrontLinks.Leave(generation.UnixFronts, state().Active?.UnixFronts ?? []);
+            return null;
+        }
+        catch (Exception e) when (e is FlipException or IOException or UnauthorizedAccessException)
+        {
+            return $"a front path still leads to it: {e.Message}";
+        }
     }
 
     private bool HasOwnSockets(Generation generation) => edge.PlaceOf(generation.Number).OwnSockets().Count > 0;
@@ -370,7 +388,9 @@ internal sealed class Departure(PairEdge edge, Func<PairState> state, PairLedger
     private async Task FinishAsync(int number, CancellationToken stop)
     {
         using var sockets = new SockDiag();
-        if (Instance.LeftBehind(edge.PlaceOf(number)) is not { } process || ProcessSockets.Connected(sockets, process.Pid) is not (> 0 and int open))
+        // Of its unix sockets' clients the kernel lists only those of this network namespace: whoever has such sockets may have some.
+        bool byPath = edge.PlaceOf(number).OwnSockets().Count > 0;
+        if (Instance.LeftBehind(edge.PlaceOf(number)) is not { } process || (ProcessSockets.Connected(sockets, process.Pid) is var open && open == 0 && !byPath))
         {
             await EndAsync(edge, number, stop);
             return;

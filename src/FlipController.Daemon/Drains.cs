@@ -135,7 +135,7 @@ internal sealed class Drains(PairEdge edge, Func<PairState> state) : IDisposable
     }
 
     private async Task<int> SocketsAsync(Generation generation, CancellationToken stop) =>
-        (await PairLedger.SocketsAsync(state(), generation, stop)).Total;
+        (await PairLedger.SocketsAsync(state(), generation, stop)).Total + UnixQueues.Clients(generation);
 
     /// <summary>
     /// Until the kernel has delivered what a process that is gone has left to it. The kernel goes on with it in any case; on ports that

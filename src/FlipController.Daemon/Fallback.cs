@@ -1,6 +1,7 @@
 using System.Collections.Immutable;
 using FlipController.Core;
 using FlipController.Core.Machine;
+using FlipController.Linux.Fronts;
 using FlipController.Linux.Kernel;
 using FlipController.Linux.State;
 using FlipController.Linux.Unmanaged;
@@ -21,21 +22,28 @@ internal sealed class Fallback(PairEdge edge, Func<PairState> state)
     /// <summary>The front addresses it was about the last time.</summary>
     public ImmutableArray<Service>? Services => Recorded?.Services;
 
+    /// <summary>The same of paths of unix sockets.</summary>
+    public ImmutableArray<string> Paths => Recorded?.Paths ?? [];
+
+    /// <summary>The process is the adopted HAProxy's, or its unit's.</summary>
+    public bool IsAdopted(int pid) => Recorded?.Haproxy is { } known && (UnmanagedStop.Owns(known, pid)
+        || (known.Unit is { } unit && _systemd.CgroupOf(pid) is { } cgroup && Systemd.UnitIn(cgroup) == unit));
+
     /// <summary>Who listens on the front addresses is written down as what NEW connections are taken over from.</summary>
     /// <exception cref="RefusedException">Nobody does, or not one HAProxy alone.</exception>
-    public async Task FindAsync(ImmutableArray<Service> services, bool stop, CancellationToken cancel)
+    public async Task FindAsync(ImmutableArray<Service> services, ImmutableArray<string> paths, bool stop, CancellationToken cancel)
     {
         await _oneAtATime.WaitAsync(cancel);
         try
         {
-            UnmanagedFinding finding = await new UnmanagedSearch(_systemd).FindAsync(services, OwnPids(), cancel);
+            UnmanagedFinding finding = await new UnmanagedSearch(_systemd).FindAsync(services, paths, OwnPids(), cancel);
             if (!finding.Refusals.IsEmpty)
                 throw new RefusedException($"pair {edge.Name}: cannot adopt: {string.Join(" | ", finding.Refusals)}; nothing was changed.");
             if (finding.Haproxy is not { } haproxy)
-                throw new RefusedException($"pair {edge.Name}: cannot adopt: nobody else listens on {string.Join(", ", services)}; nothing was changed. "
+                throw new RefusedException($"pair {edge.Name}: cannot adopt: nobody else listens on {string.Join(", ", [.. services.Select(s => s.ToString()), .. paths])}; nothing was changed. "
                     + (state().Active is { } active ? $"NEW connections go to {active} already." : $"Say `flipctl flip {edge.Name}` to start the pair."));
             if (stop) RefuseOthers(haproxy, services);
-            edge.Store.SaveAdoption(new Adoption(haproxy, stop, null, services));
+            edge.Store.SaveAdoption(new Adoption(haproxy, stop, null, services, paths));
         }
         finally
         {
@@ -87,7 +95,7 @@ internal sealed class Fallback(PairEdge edge, Func<PairState> state)
         {
             if (Recorded is not { ToldToStop: true, Haproxy: { } haproxy } adoption || !HasTraffic()) return null;
             // It may have been started again since: then that one is meant.
-            if ((await new UnmanagedSearch(_systemd).FindAsync(adoption.Services, OwnPids(), stop)).Haproxy is { } found
+            if ((await new UnmanagedSearch(_systemd).FindAsync(adoption.Services, adoption.Paths ?? [], OwnPids(), stop)).Haproxy is { } found
                 && found.Main != haproxy.Main && IsSame(haproxy, found))
             {
                 haproxy = found;
@@ -102,7 +110,7 @@ internal sealed class Fallback(PairEdge edge, Func<PairState> state)
                 edge.Store.SaveAdoption(adoption with { Haproxy = haproxy, ToldToStop = false });
                 throw;
             }
-            StoppedHaproxy stopped = await new UnmanagedStop(_systemd, edge.Time) { MayStop = HasTraffic, OthersListen = OnFronts }.RunAsync(
+            StoppedHaproxy stopped = await new UnmanagedStop(_systemd, edge.Time) { MayStop = HasTraffic, OthersListen = OnFronts, Paths = adoption.Paths ?? [] }.RunAsync(
                 haproxy, adoption.Services, OwnPids(), said => Tell("progress", said), stop);
             string said = Said(haproxy, stopped);
             edge.Redirect.Settle(edge.Name, adoption.Services);
@@ -154,14 +162,16 @@ internal sealed class Fallback(PairEdge edge, Func<PairState> state)
     /// Finds it listening, or starts it, and has it prove itself; whoever was to stop it does not any more. Null: NEW connections can
     /// go to it; else why not.
     /// </summary>
-    public async Task<string?> ProveAsync(ReleaseRun run, ImmutableArray<Service> services, Action<string> progress, CancellationToken stop)
+    public async Task<string?> ProveAsync(ReleaseRun run, ImmutableArray<Service> services, ImmutableArray<string> paths, Action<string> progress, CancellationToken stop)
     {
         await _oneAtATime.WaitAsync(stop);
         try
         {
+            if (!paths.IsEmpty && await PathsRefusedAsync(services, paths, stop) is { } refused) return refused;
             Adoption known = Recorded ?? new Adoption(null, false, null, services);
-            Adoption adoption = known with { ToldToStop = false, Services = services };
+            Adoption adoption = known with { ToldToStop = false, Services = services, Paths = paths };
             edge.Store.SaveAdoption(adoption);
+            if (services.IsEmpty) return null;
             // Where nobody is to be started, one more listens already.
             if (OnFronts && (await new UnmanagedSearch(_systemd).FindAsync(services, OwnPids(), stop)).Haproxy is null)
                 await edge.Redirect.MakeRoomAsync(edge.Name, services, stop);
@@ -182,12 +192,26 @@ internal sealed class Fallback(PairEdge edge, Func<PairState> state)
         }
     }
 
+    /// <summary>
+    /// Null: paths of unix sockets can go back to it. A HAProxy that starts puts its socket at a path by itself, before it is proven and an
+    /// instant before it listens there (src/sock_unix.c; listen(2) comes after rename(2)): whoever connects then is refused.
+    /// </summary>
+    private async Task<string?> PathsRefusedAsync(ImmutableArray<Service> services, ImmutableArray<string> paths, CancellationToken stop)
+    {
+        UnmanagedFinding found = await new UnmanagedSearch(_systemd).FindAsync(services, paths, OwnPids(), stop, asksUnit: false);
+        if (!found.Refusals.IsEmpty) return string.Join(" | ", found.Refusals);
+        string[] missing = [.. paths.Except(found.ServedPaths), .. found.Unserved.Select(s => s.ToString())];
+        return missing.Length == 0 ? null : $"the unmanaged HAProxy does not listen at {string.Join(", ", missing)} any more, and one that is started takes the front path "
+            + $"{paths[0]} an instant before it listens there, so that clients would be refused: a path goes back only to the HAProxy that was adopted without --stop and still runs. "
+            + "Nothing was started; stop the pair's use of the path first, or start the HAProxy yourself when a refusal does no harm";
+    }
+
     /// <summary>Null: none is known.</summary>
     public async Task<UnmanagedStatus?> StatusAsync(CancellationToken stop)
     {
         if (Recorded is not { Haproxy: { } known } adoption) return null;
         HashSet<int> own = OwnPids();
-        UnmanagedHaproxy? found = (await new UnmanagedSearch(_systemd).FindAsync(adoption.Services, own, stop, asksUnit: false)).Haproxy;
+        UnmanagedHaproxy? found = (await new UnmanagedSearch(_systemd).FindAsync(adoption.Services, adoption.Paths ?? [], own, stop, asksUnit: false)).Haproxy;
         int connections = UnmanagedSearch.Connections(adoption.Services, own).Sum(c => c.Count);
         UnmanagedHaproxy shown = found ?? known;
         return new UnmanagedStatus(

@@ -106,7 +106,7 @@ internal sealed class Fleet(
     {
         bool onFronts = options.Redirect.Method == RedirectMethod.Listener;
         Generation? other = GenerationNote.Living(configuration.Runtime, options.Name).Select(n => n.Generation)
-            .FirstOrDefault(g => g.IsOnFronts != onFronts && PairEdge.Listens(g));
+            .FirstOrDefault(g => !g.Ports.IsEmpty && g.IsOnFronts != onFronts && PairEdge.Listens(g));
         return other is null ? null
             : $"pairs.{options.Name}.redirect.method {(onFronts ? "listener" : "other than listener")} needs generations that listen {(onFronts ? "on the front addresses" : "on private ports")}, and "
                 + $"{other} listens {(onFronts ? "on private ports" : "on the front addresses")}; `flipctl release {options.Name}`, change the method, and `flipctl adopt {options.Name}`: that moves no connection either";

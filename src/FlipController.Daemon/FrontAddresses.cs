@@ -9,7 +9,7 @@ namespace FlipController.Daemon;
 internal sealed class FrontAddresses(Func<IEnumerable<Pair>> pairs)
 {
     private readonly Lock _lock = new();
-    private readonly Dictionary<string, (int Number, Service[] Services)> _claims = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, (int Number, Service[] Services, string[] Paths)> _claims = new(StringComparer.Ordinal);
 
     /// <summary>The other pair that has an address, or is about to; null when none has.</summary>
     public string? Owner(Service service, string but)
@@ -21,8 +21,18 @@ internal sealed class FrontAddresses(Func<IEnumerable<Pair>> pairs)
         }
     }
 
+    /// <summary>The same of a unix socket's path.</summary>
+    public string? Owner(string path, string but)
+    {
+        lock (_lock)
+        {
+            return pairs().FirstOrDefault(p => p.Name != but && p.Serves(path))?.Name
+                ?? _claims.Where(c => c.Key != but && c.Value.Paths.Contains(path)).Select(c => c.Key).FirstOrDefault();
+        }
+    }
+
     /// <summary>Takes the place of the pair's earlier claim. Throws when another pair has one of the addresses.</summary>
-    public void Claim(string pair, int number, Service[] services)
+    public void Claim(string pair, int number, Service[] services, string[] paths)
     {
         lock (_lock)
         {
@@ -31,7 +41,9 @@ internal sealed class FrontAddresses(Func<IEnumerable<Pair>> pairs)
             {
                 if (Owner(service, pair) is { } other) throw new FlipException(Taken(service, other));
             }
-            _claims[pair] = (number, services);
+            foreach (string path in paths)
+                if (Owner(path, pair) is { } other) throw new FlipException(Taken(path, other));
+            _claims[pair] = (number, services, paths);
         }
     }
 
@@ -50,6 +62,6 @@ internal sealed class FrontAddresses(Func<IEnumerable<Pair>> pairs)
         lock (_lock) _claims.Remove(pair);
     }
 
-    public static string Taken(Service service, string pair) =>
-        $"the front address {service} belongs to pair {pair} already; one address has one pair";
+    public static string Taken(object front, string pair) =>
+        $"the front address {front} belongs to pair {pair} already; one address has one pair";
 }

@@ -4,6 +4,7 @@ using FlipController.Core;
 using FlipController.Core.Machine;
 using FlipController.Linux;
 using FlipController.Linux.Files;
+using FlipController.Linux.Fronts;
 using FlipController.Linux.Haproxy;
 using FlipController.Linux.Kernel;
 using FlipController.Linux.Redirect;
@@ -48,6 +49,8 @@ internal sealed partial class Pair : IAsyncDisposable
 
     public bool Serves(Service service) => State.Generations.Any(g => g.Ports.Any(p => p.Service.Overlaps(service)));
 
+    public bool Serves(string path) => State.Generations.Any(g => g.UnixFronts.Any(f => f.Path == path));
+
     /// <summary>Looks at what is, tells the machine, and goes on from there.</summary>
     public async Task StartAsync()
     {
@@ -61,6 +64,8 @@ internal sealed partial class Pair : IAsyncDisposable
             if (alive.Contains(generation.Number) && !chains.Contains(generation.Number)) _edge.AddChain(generation);
         int? redirectTo = _edge.Redirect.ReadActive(Name);
         _edge.PointStats(redirectTo is { } served && alive.Contains(served) ? served : null);
+        // The rule is what was committed; the front paths follow it, before anything is done to who they lead to.
+        if (saved.Generations.FirstOrDefault(g => g.Number == redirectTo && alive.Contains(g.Number)) is { } committed) _edge.PointFronts(committed);
         _edge.Log.LogInformation(new EventId(120, "Observed"),
             "pair {Pair}: was {Phase}, found generations [{Alive}] alive, the rule names {Redirect}",
             Name, saved.Phase.Name, string.Join(", ", alive.Order()), redirectTo?.ToString() ?? "none");
@@ -72,6 +77,7 @@ internal sealed partial class Pair : IAsyncDisposable
         _effects.KeepServerState();
         _effects.WatchDrains();
         _effects.WatchActive();
+        _effects.WatchFronts();
         _effects.KeepLoops();
         if (redirectTo is { } active && saved.Generations.FirstOrDefault(g => g.Number == active) is { } leading) _effects.LeadFlows(leading);
         _effects.RehearseHold([.. saved.Generations.Where(g => alive.Contains(g.Number))]);
@@ -184,8 +190,10 @@ internal sealed partial class Pair : IAsyncDisposable
         try
         {
             if (!done && !under)
-                await _effects.Fallback.FindAsync(
-                    await _effects.Start.ServicesAsync(s.Active, null, s, _stop.Token), request.Stop, _stop.Token);
+            {
+                (ImmutableArray<Service> services, ImmutableArray<string> paths) = await _effects.Start.ServicesAsync(s.Active, null, [], s, _stop.Token);
+                await _effects.Fallback.FindAsync(services, paths, request.Stop, _stop.Token);
+            }
         }
         // An adoption that was under way has ended meanwhile, and told the one that is looked for to stop.
         catch (RefusedException) when (State is { IsAdopted: true, Active: not null })
@@ -240,13 +248,29 @@ internal sealed partial class Pair : IAsyncDisposable
             Name, s.Phase.Name, active, standby, previous, retired, s.Pending is not null,
             new RedirectStatus(_edge.Redirect.Method, _edge.Redirect.ReadActive(Name)),
             _effects.Hold.Status,
-            s.LastFlip, undo is null ? null : undo.Since + Options.Watch.Undo, s.Fault ?? _loop.Unsaved ?? _effects.Rules.Fault ?? Volatile.Read(ref _unreadable) ?? (Volatile.Read(ref _notReloaded) is { } stale && stale.Active == s.Active ? stale.Why : null),
+            s.LastFlip, undo is null ? null : undo.Since + Options.Watch.Undo, s.Fault ?? _loop.Unsaved ?? _effects.Rules.Fault ?? _effects.Fronts.Fault ?? Volatile.Read(ref _unreadable) ?? (Volatile.Read(ref _notReloaded) is { } stale && stale.Active == s.Active ? stale.Why : null),
             Warnings(s),
             s.IsAdopted || s.IsReleased ? await _effects.Fallback.StatusAsync(stop) : null,
             s.Drain is { } order
                 ? new DrainStatus(order.Id, order.Wish.Slot, order.Generations, order.Wish.Deadline, order.Started, order.Wish.Reason)
                 : null,
-            s.HeldSlot);
+            s.HeldSlot,
+            s.Active is { UnixFronts: { IsEmpty: false } paths } ? [.. paths.Select(f => FrontStatusOf(f.Path, s))] : null);
+    }
+
+    /// <summary>As it is now, whoever has put it there.</summary>
+    private static FrontStatus FrontStatusOf(string path, PairState s)
+    {
+        try
+        {
+            FrontPath now = FrontPath.Look(path);
+            return new FrontStatus(path, now.Socket, now.Socket is null ? null
+                : s.Generations.FirstOrDefault(g => g.UnixFronts.Any(f => f.Socket == now.Socket))?.Number);
+        }
+        catch (FlipException)
+        {
+            return new FrontStatus(path, null, null);
+        }
     }
 
     private ImmutableArray<string> Warnings(PairState s)
@@ -264,7 +288,8 @@ internal sealed partial class Pair : IAsyncDisposable
         : new GenerationStatus(
             g.Slot.Name(), g.Number, g.Pid, g.ConfigSha256, g.Since,
             g.Ports.ToImmutableSortedDictionary(p => p.Service.ToString(), p => p.PrivatePort), counts[g.Number], g.Version, null,
-            ProcessMemory.OfFamily(g.Pid), _effects.Drains.Find(g.Number)?.Status, _edge.DriverOf(g.Number).UnitOf(g.Number));
+            ProcessMemory.OfFamily(g.Pid), _effects.Drains.Find(g.Number)?.Status, _edge.DriverOf(g.Number).UnitOf(g.Number),
+            g.UnixFronts.IsEmpty ? null : g.UnixFronts.ToImmutableSortedDictionary(f => f.Path, f => f.Socket));
 
     /// <summary>Its text without the key of the peers: whoever may ask for it may not write into stick tables.</summary>
     private string Shown(RenderedFile file)

@@ -1,4 +1,5 @@
 using FlipController.Core;
+using FlipController.Linux.Fronts;
 using FlipController.Linux.Haproxy;
 using FlipController.Linux.Kernel;
 using FlipController.Linux.Redirect;
@@ -69,21 +70,42 @@ internal sealed record PairEdge(
         }
     }
 
+    /// <summary>One at a time puts links to front paths.</summary>
+    public Lock FrontTurn { get; } = new();
+
+    /// <summary>What a controller before this one may have left of a switch is finished: its front paths lead to this generation.</summary>
+    public void PointFronts(Generation generation)
+    {
+        try
+        {
+            lock (FrontTurn)
+            {
+                foreach (UnixFront front in generation.UnixFronts) FrontLinks.Settle(front.Path);
+                FrontLinks.Ensure([.. generation.UnixFronts.Where(f => FrontPath.Look(f.Path).Refusal(Name, null) is null)]);
+            }
+        }
+        catch (Exception e) when (e is FlipException or IOException or UnauthorizedAccessException)
+        {
+            Log.LogWarning("pair {Pair}: its front paths do not all lead to {Generation} yet: {Why}", Name, generation, e.Message);
+        }
+    }
+
     public static string Holds(Generation? active) => active is null
         ? "no generation of the pair serves yet"
         : $"NEW connections go on to {active}, which was not touched";
 
-    /// <summary>Established connections on a generation's private ports.</summary>
+    /// <summary>Established connections on a generation's private ports and front paths.</summary>
     public static int Connections(Generation generation)
     {
-        if (generation.Ports.IsEmpty) return 0;
+        int paths = UnixQueues.Clients(generation);
+        if (generation.Ports.IsEmpty) return paths;
         using var sockets = new SockDiag();
         if (generation.IsOnFronts)
         {
             ProcessDescriptors held = ProcessDescriptors.ReadFamily(generation.Pid);
-            return sockets.Connections(SpanOf(generation)).Count(s => Owns(generation, s.Local.Port) && held.Holds(s.Inode));
+            return paths + sockets.Connections(SpanOf(generation)).Count(s => Owns(generation, s.Local.Port) && held.Holds(s.Inode));
         }
-        return sockets.CountByPort(TcpStates.Live, SpanOf(generation)).Where(p => Owns(generation, p.Key)).Sum(p => p.Value);
+        return paths + sockets.CountByPort(TcpStates.Live, SpanOf(generation)).Where(p => Owns(generation, p.Key)).Sum(p => p.Value);
     }
 
     /// <summary>Its process, or a descendant, listens on one of them; or the kernel does not tell.</summary>
@@ -92,7 +114,8 @@ internal sealed record PairEdge(
         try
         {
             using var sockets = new SockDiag();
-            return ProcessSockets.FamilyPorts(sockets, generation.Pid).Any(l => Owns(generation, l.Port))
+            return (!generation.UnixFronts.IsEmpty && UnixQueues.Listens(generation))
+                || ProcessSockets.FamilyPorts(sockets, generation.Pid).Any(l => Owns(generation, l.Port))
                 || (generation.Ports.Any(p => !p.Service.IsTcp) && ProcessSockets.ReceivingPorts(sockets, generation.Pid).Any(l => Owns(generation, l.Port)));
         }
         catch (KernelException)

@@ -1,8 +1,10 @@
 using System.Collections.Concurrent;
+using System.Collections.Immutable;
 using FlipController.Core;
 using FlipController.Core.Machine;
 using FlipController.Linux;
 using FlipController.Linux.Commands;
+using FlipController.Linux.Fronts;
 using FlipController.Linux.Gate;
 using FlipController.Linux.Kernel;
 using FlipController.Linux.Redirect;
@@ -85,6 +87,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 break;
             case Inspect inspect:
                 Rules.Keep(inspect.Active);
+                Fronts.Keep(inspect.Active);
                 break;
             case ProveFallback prove:
                 Beside("fallback", stop => ProveFallbackAsync(prove, stop));
@@ -276,10 +279,11 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         try
         {
             if (order.From is not null) Rules.LeaveElsewhere();
-            using PreparedSwitch prepared = edge.Redirect.PrepareSwitch(edge.Name, order.To.Number);
+            using Lock.Scope turn = edge.FrontTurn.EnterScope();
+            using FrontSwitch prepared = PrepareSwitch(order);
             int? stayed = null;
             HoldReport report;
-            if (order.From is { } from && ProcessIdentity.Of(from).IsAlive)
+            if (order.From is { } from && ProcessIdentity.Of(from).IsAlive && from.Ports.Length + order.To.Ports.Length > 0)
             {
                 Hurry(order.To);
                 stayed = PairEdge.Connections(from);
@@ -289,7 +293,9 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
             }
             else
             {
-                // While nobody serves every millisecond refuses somebody: no hold, no rehearsal.
+                // While nobody serves every millisecond refuses somebody: no hold, no rehearsal. Nor is there one for paths alone: whoever
+                // connects finds the one side or the other.
+                if (order.From is { } alive && ProcessIdentity.Of(alive).IsAlive) stayed = PairEdge.Connections(alive);
                 prepared.MakeReady();
                 using (UrgentThread.Enter())
                     if (prepared.Commit() != 0) throw prepared.Failure();
@@ -297,6 +303,7 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
                 report = new HoldReport("none", (long)prepared.Elapsed.TotalMicroseconds, 0, 0);
             }
             _flows.Move(order.To);
+            if (prepared.LinkFailure is { } left) edge.Log.LogError(new EventId(171, "FrontLeft"), "pair {Pair}: {Why}; both sides serve until it can be", edge.Name, left);
             edge.PointStats(order.To.Number);
             return new Switched(edge.Now, order.To.Number, report, stayed);
         }
@@ -305,6 +312,40 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
             return new SwitchFailed(edge.Now, order.To.Number, Sentence(order, e.Message));
         }
     }
+
+    /// <summary>The rule, and the links of the front paths. Nothing stands in the way back: what is wrong with a path then is told later.</summary>
+    /// <exception cref="FlipException">Something foreign stands at one of them.</exception>
+    private FrontSwitch PrepareSwitch(Switch order)
+    {
+        bool adopting = state() is { IsAdopted: true } or { Phase: Switching { Run.Wish.Trigger: FlipTrigger.Adopt } };
+        List<UnixFront> fronts = [];
+        foreach (UnixFront front in order.To.UnixFronts)
+        {
+            if (FrontPath.Look(front.Path).Refusal(edge.Name, adopting ? Fallback.IsAdopted : null) is not { } refused)
+            {
+                fronts.Add(front);
+                if (state().Phase is Switching && FrontPath.OtherAccess(front) is { } other) throw new FlipException(other);
+            }
+            else if (state().Phase is Switching) throw new FlipException(refused);
+        }
+        PreparedSwitch rule = edge.Redirect.PrepareSwitch(edge.Name, order.To.Number);
+        try
+        {
+            return new FrontSwitch(rule, FrontLinks.To([.. fronts]));
+        }
+        catch
+        {
+            rule.Dispose();
+            throw;
+        }
+    }
+
+    private FrontKeeping? _fronts;
+
+    public FrontKeeping Fronts => _fronts ??= new FrontKeeping(edge, state, Fallback);
+
+    /// <summary>For as long as the pair is looked after.</summary>
+    public void WatchFronts() => Beside("fronts", stop => Fronts.WatchAsync(() => post(new RulesChanged(edge.Now)), stop));
 
     /// <summary>The adopted HAProxy is told to stop, if that was asked for and is not done.</summary>
     public void Relieve() => Beside("relieve", Fallback.RelieveUnwaitedAsync);
@@ -315,7 +356,13 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         {
             int? stayed = order.From is { } from && ProcessIdentity.Of(from).IsAlive ? PairEdge.Connections(from) : null;
             long began = edge.Time.GetTimestamp();
-            edge.Redirect.Clear(edge.Name);
+            using (edge.FrontTurn.EnterScope())
+            {
+                using FrontLinks back = FrontLinks.Back(state().Generations.SelectMany(g => g.UnixFronts).Select(f => f.Path).Concat(Fallback.Paths).Distinct()
+                    .Where(p => FrontPath.Look(FrontPath.UnmanagedOf(p)).Kind == FrontPathKind.Listened && FrontPath.Look(p).Kind != FrontPathKind.Listened));
+                edge.Redirect.Clear(edge.Name);
+                if (back.Commit() != 0) edge.Log.LogError(new EventId(171, "FrontLeft"), "pair {Pair}: {Why}; it leads to the pair until it can be", edge.Name, back.Failure);
+            }
             _flows.Move(null);
             return new Cleared(edge.Now, new HoldReport("none", (long)edge.Time.GetElapsedTime(began).TotalMicroseconds, 0, 0), stayed);
         }
@@ -331,8 +378,10 @@ internal sealed class PairEffects(PairEdge edge, Func<PairState> state, Action<P
         if (edge.Options.Redirect.Method == RedirectMethod.Listener) EndUndo();
         try
         {
+            (ImmutableArray<Service> services, ImmutableArray<string> paths) =
+                await Start.ServicesAsync(prove.Active, Fallback.Services, Fallback.Paths, state(), stop);
             why = await Fallback.ProveAsync(
-                prove.Run, await Start.ServicesAsync(prove.Active, Fallback.Services, state(), stop),
+                prove.Run, services, paths,
                 question => Tell("progress", "releasing", question), stop);
         }
         catch (FlipException e)

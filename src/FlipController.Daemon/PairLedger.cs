@@ -84,12 +84,14 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
     {
         // One whose process is gone has none, whatever the kernel still delivers for it.
         bool isHaproxy = edge.AdminOf(generation) is not null;
+        int? paths = PathClients(generation);
         int? haproxy = info?.CurrConns ?? (!isHaproxy || ProcessIdentity.Of(generation).IsAlive ? null : 0);
         ImmutableArray<string> why = WitnessComparison.Explain(new Witnesses(
             conntrack, sockets, haproxy, streams, drains.Find(generation.Number)?.IsStopped == true,
             TableEntries: (int?)fill?.Entries, TableLimit: (int?)fill?.Limit,
-            IsHaproxy: isHaproxy, HasQuic: generation.Ports.Any(p => p.Service.Transport == Transport.Quic), OnFronts: generation.IsOnFronts));
-        return new ConnectionCounts(conntrack, sockets?.Total, haproxy, why.IsEmpty ? null : why);
+            IsHaproxy: isHaproxy, UnixClients: paths ?? 0, OnFronts: generation.IsOnFronts,
+            HasQuic: generation.Ports.Any(p => p.Service.Transport == Transport.Quic)));
+        return new ConnectionCounts(conntrack, sockets?.Total, haproxy, why.IsEmpty ? null : why, paths);
     }
 
     private async Task<ClientSockets?> SocketsAsync(GenerationClients clients, PairState s, Generation generation, CancellationToken stop)
@@ -101,6 +103,19 @@ internal sealed class PairLedger(PairEdge edge, Func<PairState> state, Drains dr
         catch (FlipException e)
         {
             edge.Log.LogDebug("pair {Pair}: the sockets of {Generation} cannot be listed: {Why}", edge.Name, generation, e.Message);
+            return null;
+        }
+    }
+
+    /// <summary>Null: it serves no path, or the kernel does not tell.</summary>
+    private static int? PathClients(Generation generation)
+    {
+        try
+        {
+            return generation.UnixFronts.IsEmpty ? null : UnixQueues.Clients(generation);
+        }
+        catch (KernelException)
+        {
             return null;
         }
     }

@@ -53,8 +53,8 @@ internal sealed class Plan(PairEdge edge, StandbyStart start)
         {
             Directory.Delete(directory, recursive: true);
         }
-        HashSet<Service> now = [.. s.Active?.Ports.Select(p => p.Service) ?? []];
-        HashSet<Service> then = rendered is null ? now : [.. rendered.Services.Select(p => p.Service)];
+        HashSet<string> now = [.. Texts(s.Active?.Ports.Select(p => p.Service) ?? []), .. s.Active?.UnixFronts.Select(f => f.Path) ?? []];
+        HashSet<string> then = rendered is null ? now : [.. Texts(rendered.Services.Select(p => p.Service)), .. rendered.Fronts.Select(f => f.Path)];
         if (edge.Options.Gate.DroppedServices == DroppedServices.Refuse && now.Except(then).Any())
             problems.Add("front addresses would be dropped, which is refused without --allow-drop (gate.dropped_services)");
         if (start.Ports.Refusal is { } refusal) problems.Add(refusal);
@@ -65,7 +65,7 @@ internal sealed class Plan(PairEdge edge, StandbyStart start)
         var binaryThen = new BinaryReport(planned, version);
         return new PlanReport(
             edge.Name, after?.ContentSha256 != (s.Active is { } serving ? edge.ContentOf(serving) : null) || (binaryNow is not null && binaryNow != binaryThen), slot.Name(),
-            Texts(then.Except(now)), Texts(now.Except(then)), Texts(now.Intersect(then)),
+            [.. then.Except(now)], [.. now.Except(then)], [.. now.Intersect(then)],
             rendered is null ? [] : await ChangedAsync(runs, s.Active, before, rendered, stop), configuration, rules, binaryNow, binaryThen,
             await RuntimeAsync(s.Active, stop), rendered is null ? [] : [.. rendered.Notes.Select(n => n.ToString()), .. otherSecret is null ? Array.Empty<string>() : [otherSecret]], problems.ToImmutable());
     }

@@ -80,7 +80,8 @@ internal static class Recovery
         int highest = GenerationPlace.Numbers(edge.Runtime, edge.Name).Concat(rules.Pairs.GetValueOrDefault(edge.Name)?.Generations.Keys ?? [])
             .Concat(history.SelectMany(f => new[] { f.From ?? 0, f.To ?? 0 })).Append(edge.Store.HighestSnapshot()).Max();
         return new PairRemains(
-            [.. living.Select(n => new LivingGeneration(n.Generation, n.Generation.IsOnFronts ? PairEdge.Listens(n.Generation) : n.Generation.Ports.Any(p => listening.Contains(p.PrivatePort))))],
+            [.. living.Select(n => new LivingGeneration(n.Generation, UnixQueues.Listens(n.Generation)
+                || (n.Generation.IsOnFronts ? PairEdge.Listens(n.Generation) : n.Generation.Ports.Any(p => listening.Contains(p.PrivatePort)))))],
             rules.Active(edge.Name), highest, history, edge.Store.ReadAdoption() is not null, edge.Now);
     }
 }

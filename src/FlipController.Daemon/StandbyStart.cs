@@ -3,6 +3,7 @@ using FlipController.Core;
 using FlipController.Core.Machine;
 using FlipController.Linux;
 using FlipController.Linux.Files;
+using FlipController.Linux.Fronts;
 using FlipController.Linux.Haproxy;
 using FlipController.Linux.Kernel;
 using FlipController.Linux.Redirect;
@@ -33,7 +34,7 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
             if (await OtherSecretAsync(binary, rendered, effect.Active, stop) is { } other)
                 edge.Log.LogWarning(new EventId(170, "OtherSecret"), "pair {Pair}: {Why}", edge.Name, other);
             RefuseDropped(rendered, effect.Active, run.Wish.AllowDrop);
-            edge.Fronts.Claim(edge.Name, run.Number, [.. rendered.Services.Select(p => p.Service)]);
+            edge.Fronts.Claim(edge.Name, run.Number, [.. rendered.Services.Select(p => p.Service)], [.. rendered.Fronts.Select(f => f.Path)]);
             await RefuseTakenAsync(rendered, effect.Active, effect.MayTake, stop);
             Instance instance = edge.Driver.InstanceOf(binary, rendered, place, run.Slot, snapshot);
             instance.WriteFiles();
@@ -49,7 +50,8 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
             // It says so itself: one process less to start beside the traffic than asking the binary.
             var generation = new Generation(
                 run.Number, run.Slot, process.Pid, process.StartTicks, process.BootId, snapshot.ConfigSha256, snapshot.ContentSha256,
-                edge.Now, rendered.Services, edge.Mark.NextTag(run.Number, livingTags), null, binary, rendered.Loops);
+                edge.Now, rendered.Services, edge.Mark.NextTag(run.Number, livingTags), null, binary, rendered.Loops,
+                rendered.Fronts.IsEmpty ? null : rendered.Fronts);
             if (edge.AdminOf(generation) is { } admin) generation = generation with { Version = (await admin.ShowInfoAsync(stop)).Version };
             Recovery.Note(edge, generation);
             edge.Redirect.RemoveGeneration(edge.Name, run.Number);
@@ -66,14 +68,14 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
     }
 
     /// <summary>What the active generation serves; without one, what was served when it is known, else what the files say.</summary>
-    public async Task<ImmutableArray<Service>> ServicesAsync(
-        Generation? active, ImmutableArray<Service>? before, PairState s, CancellationToken stop)
+    public async Task<(ImmutableArray<Service> Services, ImmutableArray<string> Paths)> ServicesAsync(
+        Generation? active, ImmutableArray<Service>? before, ImmutableArray<string> pathsBefore, PairState s, CancellationToken stop)
     {
-        if (active is not null) return [.. active.Ports.Select(p => p.Service)];
-        if (before is { IsDefaultOrEmpty: false } known) return known;
+        if (active is not null) return ([.. active.Ports.Select(p => p.Service)], [.. active.UnixFronts.Select(f => f.Path)]);
+        if (before is { IsDefaultOrEmpty: false } || !pathsBefore.IsEmpty) return (before ?? [], pathsBefore);
         RenderedConfiguration rendered = await RenderAsync(
             edge.Driver.BinaryOf(s.Binary), ReadFiles(), edge.PlaceOf(s.LastNumber + 1), Slot.Blue, stop);
-        return [.. rendered.Services.Select(p => p.Service)];
+        return ([.. rendered.Services.Select(p => p.Service)], [.. rendered.Fronts.Select(f => f.Path)]);
     }
 
     private Snapshot Content(FlipRun run) => run.Wish.FromGeneration is { } number
@@ -133,21 +135,30 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
     private void RefuseDropped(RenderedConfiguration rendered, Generation? active, bool allowed)
     {
         if (allowed || edge.Options.Gate.DroppedServices == DroppedServices.Allow) return;
-        ImmutableArray<Service> dropped = Dropped(rendered, active);
+        ImmutableArray<string> dropped = Dropped(rendered, active);
         if (!dropped.IsEmpty)
             throw new FlipException(
                 $"the configuration no longer serves {string.Join(", ", dropped)}, whose clients would be refused; "
                 + $"say `flipctl flip {edge.Name} --allow-drop` if that is meant (gate.dropped_services)");
     }
 
-    private static ImmutableArray<Service> Dropped(RenderedConfiguration rendered, Generation? active) => active is null
+    private static ImmutableArray<string> Dropped(RenderedConfiguration rendered, Generation? active) => active is null
         ? []
-        : [.. active.Ports.Select(p => p.Service).Except(rendered.Services.Select(p => p.Service))];
+        :
+        [
+            .. active.Ports.Select(p => p.Service).Except(rendered.Services.Select(p => p.Service)).Select(s => s.ToString()),
+            .. active.UnixFronts.Select(f => f.Path).Except(rendered.Fronts.Select(f => f.Path)),
+        ];
 
     /// <summary>A front address that somebody else serves would be taken away from it by the redirect, silently: refused by name.</summary>
     /// <param name="mayTake">From an unmanaged HAProxy; from nobody else.</param>
     public async Task RefuseTakenAsync(RenderedConfiguration rendered, Generation? active, bool mayTake, CancellationToken stop)
     {
+        foreach (UnixFront front in rendered.Fronts)
+        {
+            if (edge.Fronts.Owner(front.Path, edge.Name) is { } pair) throw new FlipException(FrontAddresses.Taken(front.Path, pair));
+            if (FrontPath.Look(front.Path).Refusal(edge.Name, mayTake ? fallback.IsAdopted : null) is { } refused) throw new FlipException(refused);
+        }
         Service[] added = [.. rendered.Services.Select(p => p.Service).Except(active?.Ports.Select(p => p.Service) ?? [])];
         if (added.Length == 0) return;
         if (mayTake && edge.Options.Gate.TakenAddresses == TakenAddresses.Refuse

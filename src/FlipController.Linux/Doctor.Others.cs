@@ -1,5 +1,6 @@
 using System.Collections.Immutable;
 using FlipController.Core;
+using FlipController.Linux.Fronts;
 using FlipController.Linux.Haproxy;
 using FlipController.Linux.Redirect;
 
@@ -30,6 +31,31 @@ public static partial class Doctor
                 ? [new CheckLine(subject, true, "none takes its NEW connections or its bits of connection marks")]
                 : found.Select(i => new CheckLine(subject, false, i.What, i.Remedy, Warning: true));
         }
+    }
+
+    /// <summary>Where the links of unix sockets' paths are to stand. None where the files cannot be read: other lines say so.</summary>
+    private static async Task<IEnumerable<CheckLine>> FrontPathsAsync(Configuration configuration, CancellationToken cancel)
+    {
+        List<CheckLine> lines = [];
+        foreach (PairOptions pair in configuration.Pairs.Values.Where(p => p.Haproxy is not null))
+        {
+            try
+            {
+                TrialCopy copy = await TrialCopy.OfAsync(pair.Haproxy!.Config, pair.Haproxy.Binary, check: false, cancel);
+                foreach (UnixFront front in copy.Projection.Configuration?.Fronts ?? [])
+                {
+                    string subject = $"pair {pair.Name}: front path";
+                    string? why = FrontPath.RefusedDirectory(front.Path);
+                    lines.Add(why is null ? new CheckLine(subject, true, $"{front.Path}: a link can stand there")
+                        : new CheckLine(subject, false, $"{front.Path} {why[..why.LastIndexOf("; ", StringComparison.Ordinal)]}", why[(why.LastIndexOf("; ", StringComparison.Ordinal) + 2)..]));
+                }
+            }
+            catch (FlipException)
+            {
+                // The line about the configuration says why.
+            }
+        }
+        return lines;
     }
 
     /// <summary>Those its active generation serves; of a pair that serves none, what its files say. None where these cannot be read: other lines say so.</summary>

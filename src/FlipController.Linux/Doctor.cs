@@ -55,6 +55,7 @@ public static partial class Doctor
         lines.Add(SocketLength(looked.Control.Socket));
         lines.Add(Group(looked.Control.Group));
         lines.AddRange(PrivatePorts(looked));
+        lines.AddRange(await FrontPathsAsync(looked, cancel));
         lines.AddRange(await RulesOfOthersAsync(looked, cancel));
         lines.Add(Inotify(looked));
         lines.Add(Keepalived());

@@ -44,6 +44,8 @@ internal sealed record PairYaml
     /// <summary>The name of the configuration file, and what it holds at first; none: a command pair has no file.</summary>
     public string? ConfigName { get; init; } = "haproxy.cfg";
     public string Config { get; init; } = PairUnderTest.Config("v1");
+    /// <summary>It serves no port 80, only the paths of unix sockets.</summary>
+    public bool OnlyPaths { get; init; }
 }
 
 /// <summary>
@@ -123,6 +125,7 @@ internal sealed class PairUnderTest : IAsyncDisposable
             pair.StartDaemon();
             PairStatus first = await pair.UntilAsync(until ?? (s => s.State == "steady"), "the first generation should serve");
             if (first.State == "faulted") return pair;
+            if (yaml.OnlyPaths) return pair;
             // Neighbours that do not know each other yet lose SYNs for a second: not what is measured here.
             foreach (IPEndPoint service in pair.Services) (await pair.ConnectAsync(service)).Dispose();
             return pair;

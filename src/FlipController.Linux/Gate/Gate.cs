@@ -3,6 +3,7 @@ using System.Net.NetworkInformation;
 using System.Net.Sockets;
 using FlipController.Core;
 using FlipController.Linux.Commands;
+using FlipController.Linux.Fronts;
 using FlipController.Linux.Haproxy;
 using FlipController.Linux.Kernel;
 
@@ -59,6 +60,9 @@ public sealed class Gate(GateOptions options, TimeProvider time, Func<Generation
             if (Parts(port.Service).Any(part => !listening.Any(l => l.Port == port.PrivatePort && Takes(l, part))))
                 return Finding.NotYet($"process {candidate.Pid} does not listen on {(port.IsFront ? "the front address" : $"private port {port.PrivatePort} for")} {port.Service}");
         }
+        foreach (UnixFront front in candidate.UnixFronts)
+            if (!FrontPath.IsListenedBy(front.Socket, candidate.Pid))
+                return Finding.NotYet($"process {candidate.Pid} does not listen at {front.Socket} for {front.Path}");
         return Finding.Yes;
     }
 
@@ -90,6 +94,9 @@ public sealed class Gate(GateOptions options, TimeProvider time, Func<Generation
                 return Finding.NotYet($"a connection to {target} for {port.Service} got {e.SocketErrorCode}: {e.Message}");
             }
         }
+        foreach (UnixFront front in candidate.UnixFronts)
+            if (UnixConnect.Try(front.Socket) is { } error)
+                return Finding.NotYet($"a connection to {front.Socket} for {front.Path} got {error}");
         return Finding.Yes;
     }
 

@@ -36,10 +36,10 @@ internal readonly record struct SocketAddress(string Text, AddressKind Kind, Add
         ("ipv4@", AddressKind.Tcp, AddressFamily.InterNetwork, ""), ("tcp4@", AddressKind.Tcp, AddressFamily.InterNetwork, ""),
         ("ipv6@", AddressKind.Tcp, AddressFamily.InterNetworkV6, ""), ("tcp6@", AddressKind.Tcp, AddressFamily.InterNetworkV6, ""),
         ("/", AddressKind.Unix, default, "a unix socket"), ("unix@", AddressKind.Unix, default, "a unix socket"),
-        ("uxst@", AddressKind.Unix, default, "a unix socket"), ("uxdg@", AddressKind.Other, default, "a unix socket"),
+        ("uxst@", AddressKind.Unix, default, "a unix socket"), ("uxdg@", AddressKind.Other, default, UnixDatagrams),
         ("abns@", AddressKind.Abstract, default, "an abstract socket"), ("abnsz@", AddressKind.Abstract, default, "an abstract socket"),
-        ("fd@", AddressKind.Other, default, "an inherited file descriptor"),
-        ("sockpair@", AddressKind.Other, default, "an inherited file descriptor"),
+        ("fd@", AddressKind.Other, default, Descriptor),
+        ("sockpair@", AddressKind.Other, default, Descriptor),
         ("udp@", AddressKind.Udp, AddressFamily.Unspecified, Datagrams), ("udp4@", AddressKind.Udp, AddressFamily.InterNetwork, Datagrams),
         ("udp6@", AddressKind.Udp, AddressFamily.InterNetworkV6, Datagrams),
         ("quic4@", AddressKind.Quic, AddressFamily.InterNetwork, Quic),
@@ -56,7 +56,8 @@ internal readonly record struct SocketAddress(string Text, AddressKind Kind, Add
     private static readonly ImmutableArray<(string Prefix, AddressKind Kind, string What)> s_types =
         [("stream+", AddressKind.Tcp, ""), ("dgram+", AddressKind.Udp, Datagrams), ("quic+", AddressKind.Quic, Quic)];
 
-    private const string Datagrams = "a UDP address", Quic = "a QUIC address";
+    internal const string Datagrams = "a UDP address", Quic = "a QUIC address", UnixDatagrams = "a unix socket of datagrams",
+        Descriptor = "an inherited file descriptor";
 
     public static SocketAddress Read(string text)
     {
@@ -122,7 +123,7 @@ internal sealed record ListenAddress(
         ListenAddress Refuse(string why) => new(socket, default, IPAddress.None, 0, 0, false, why);
 
         if (TransportOf(socket.Kind, datagrams) is not { } transport)
-            return Refuse($"is {socket.What}; only {(datagrams ? "UDP" : "TCP and QUIC")} addresses can be redirected");
+            return Refuse($"is {socket.What}{WhyNot(socket, datagrams)}");
         if (socket.PortStart < 0) return Refuse("has no port; ADDRESS:PORT was expected");
         string ports = socket.Text[socket.PortStart..];
         int dash = ports.IndexOf('-', StringComparison.Ordinal);
@@ -135,6 +136,21 @@ internal sealed record ListenAddress(
             ? new(socket, transport, found, first, last, false, null)
             : Refuse("is not an IP address, nor a name that has one here; write the address itself");
     }
+
+    private static string WhyNot(SocketAddress socket, bool datagrams) => (socket.Kind, socket.What) switch
+    {
+        (AddressKind.Unix, _) when datagrams => " for datagrams: senders stay with the socket they have found, and what one that ends has not read is lost; "
+            + "only UDP addresses can be redirected",
+        (_, SocketAddress.UnixDatagrams) => ": senders stay with the socket they have found, and what one that ends has not read is lost; "
+            + $"only {(datagrams ? "UDP" : "TCP and QUIC")} addresses can be redirected",
+        (AddressKind.Unix, _) => " for peers: they stay connected to the side that stops, and how they find the other one by a path is not tried here; "
+            + "use an address with a port",
+        (AddressKind.Abstract, _) => ": two processes cannot have one name, and there is no file that could lead to another; "
+            + "bind a path, or an address with a port",
+        (_, SocketAddress.Descriptor) => ": FlipController starts the generations and has none to hand on, and two that had the same would take "
+            + "each other's connections; bind a path, or an address with a port",
+        _ => $"; only {(datagrams ? "UDP" : "TCP and QUIC")} addresses can be redirected",
+    };
 
     private static Transport? TransportOf(AddressKind kind, bool datagrams) => kind switch
     {

@@ -8,10 +8,14 @@ namespace FlipController.Linux.Haproxy;
 internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
 {
     private readonly ImmutableArray<RenderedBind>.Builder _binds = ImmutableArray.CreateBuilder<RenderedBind>();
+    private readonly ImmutableArray<UnixFront>.Builder _fronts = ImmutableArray.CreateBuilder<UnixFront>();
     private int _statsSockets;
     private const string DatagramBind = "dgram-bind";
 
     public ImmutableArray<RenderedBind> Binds => _binds.ToImmutable();
+
+    /// <summary>Unix sockets that outsiders connect to.</summary>
+    public ImmutableArray<UnixFront> Fronts => _fronts.ToImmutable();
 
     /// <summary>There is something whose connections can be moved.</summary>
     public bool HasFront { get; private set; }
@@ -131,6 +135,12 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
                 whole = true;
             }
             else if (isStats && OwnPlaceOf(socket) is { } ownPlace) { parts.Add(ownPlace); whole = true; }
+            else if (socket.Kind == AddressKind.Unix && keyword != DatagramBind && section.Kind != "peers")
+            {
+                if (Front(placed, socket, prefix, keyword) is not { } front) continue;
+                redirected = whole = true;
+                parts.Add(front);
+            }
             else if (ListenAddress.Read(socket, keyword == DatagramBind, copy.Surroundings.Resolve) is var address && address.Refusal is { } reason)
                 copy.Refuse(placed, $"{keyword} \"{part}\" {reason}");
             else if (Moved(section, placed, address, parameters, keyword, firstParameter) is { } moved)
@@ -152,6 +162,31 @@ internal sealed class ListenerCopy(SlotCopy copy, InternalLoops loops)
         foreach (var (from, to, port) in ports) change.ReplacePart(word, from, to, $"{port}");
         change.Say(text.EndsWith(',') ? $"{string.Join(',', parts)}," : string.Join(',', parts), text);
         return redirected;
+    }
+
+    /// <summary>
+    /// The generation's socket is beside the user's path: there its directory shuts out nobody else, it is below the same unix-bind
+    /// prefix, and a relative link to it means the same in every mount namespace that has the directory.
+    /// </summary>
+    /// <returns>What the copy binds; null: it was refused.</returns>
+    private string? Front(PlacedLine placed, SocketAddress socket, string prefix, string keyword)
+    {
+        string path = prefix + socket.Path, text = copy.Beside(socket.Text);
+        string? why = !path.StartsWith('/') || path.EndsWith('/')
+            ? "is not the absolute path of a file: which one it is depends on the directory HAProxy is started in; write the whole path"
+            : copy.Beside(path).Length > MostNameBytes(AddressKind.Unix)
+            ? $"has {path.Length} bytes, and a generation's own name beside it, under which HAProxy binds it for a moment with its process id behind, "
+                + $"may have no more than 107 (sun_path, unix(7)); use a path of at most {MostNameBytes(AddressKind.Unix) - (copy.Beside(path).Length - path.Length)} bytes"
+            : _fronts.Any(f => Path.GetFullPath(f.Path) == Path.GetFullPath(HaproxyEnvironment.Shown(path)))
+            ? "is bound already, and only the last of several would be reached there; take it out"
+            : null;
+        if (why is not null)
+        {
+            copy.Refuse(placed, $"{keyword} \"{socket.Text}\" {why}");
+            return null;
+        }
+        _fronts.Add(new UnixFront(HaproxyEnvironment.Shown(path), HaproxyEnvironment.Shown(copy.Beside(path))));
+        return text;
     }
 
     /// <summary>unix(7): 108, of which one is a NUL; a path is bound under a temporary name, ".PID.tmp" (src/sock_unix.c).</summary>

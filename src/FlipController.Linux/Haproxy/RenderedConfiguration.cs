@@ -44,6 +44,9 @@ public sealed record RenderedConfiguration(
     /// </summary>
     public ImmutableArray<string> OwnSockets { get; init; } = [];
 
+    /// <summary>Unix sockets that outsiders connect to; their places are among <see cref="OwnSockets"/>.</summary>
+    public ImmutableArray<UnixFront> Fronts { get; init; } = [];
+
     /// <summary>Those of its services to which the configuration itself connects.</summary>
     public ImmutableArray<Service> Loops { get; init; } = [];
 

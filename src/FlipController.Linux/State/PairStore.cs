@@ -204,7 +204,8 @@ public sealed record SnapshotFile(string Path, byte[] Content);
 /// <param name="ToldToStop">It is to stop listening once the pair has the NEW connections; written before it is told.</param>
 /// <param name="Unit">The systemd unit an operator named for giving back.</param>
 /// <param name="Services">The front addresses it is about.</param>
-public sealed record Adoption(UnmanagedHaproxy? Haproxy, bool ToldToStop, string? Unit, ImmutableArray<Service> Services);
+public sealed record Adoption(UnmanagedHaproxy? Haproxy, bool ToldToStop, string? Unit, ImmutableArray<Service> Services,
+    ImmutableArray<string>? Paths = null);
 
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, RespectNullableAnnotations = true,
     RespectRequiredConstructorParameters = true)]

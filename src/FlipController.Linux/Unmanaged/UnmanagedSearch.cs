@@ -1,6 +1,7 @@
 using System.Collections.Immutable;
 using System.Net;
 using FlipController.Core;
+using FlipController.Linux.Fronts;
 using FlipController.Linux.Kernel;
 
 namespace FlipController.Linux.Unmanaged;
@@ -17,6 +18,9 @@ public sealed record UnmanagedFinding(
     /// a master whose worker is not there yet.
     /// </summary>
     public bool IsStarting { get; init; }
+
+    /// <summary>Paths of unix sockets at which it listens.</summary>
+    public ImmutableArray<string> ServedPaths { get; init; } = [];
 
     /// <summary>One HAProxy listens on everything, and nobody else does.</summary>
     public bool IsWhole => Haproxy is not null && Unserved.IsEmpty && Refusals.IsEmpty;
@@ -37,6 +41,40 @@ public sealed class UnmanagedSearch(Systemd systemd)
             // /proc is a list of one moment, and a listener outlives its process in a child that is not on it: a daemon at its birth.
             if (await LookAsync(services, ourPids, asksUnit, look == Looks, stop) is { } found) return found;
         }
+    }
+
+    /// <summary>
+    /// The same with paths of unix sockets: who listens on the addresses, or on none, is who listens at the paths. Where the pair's link
+    /// stands already, its socket is the one that was put aside.
+    /// </summary>
+    public async Task<UnmanagedFinding> FindAsync(
+        IReadOnlyCollection<Service> services, IReadOnlyCollection<string> paths, IReadOnlySet<int> ourPids, CancellationToken stop = default,
+        bool asksUnit = true)
+    {
+        UnmanagedFinding finding = await FindAsync(services, ourPids, stop, asksUnit);
+        foreach (string path in paths)
+        {
+            FrontPath there = FrontPath.Look(path);
+            if (there.Kind == FrontPathKind.Foreign) finding = finding with { Refusals = finding.Refusals.Add($"the front path {path} {there.Why}") };
+            if (there.Kind != FrontPathKind.Listened) there = FrontPath.Look(FrontPath.UnmanagedOf(path));
+            if (there.Kind != FrontPathKind.Listened) continue;
+            if (there.Pids.Count == 0)
+                finding = finding with { Refusals = finding.Refusals.Add($"the front path {path}: a process that cannot be seen listens there; find it with `ss -xlp`, and stop it") };
+            foreach (int pid in there.Pids)
+            {
+                if (HaproxyProcess.Read(pid) is not { } process) continue;
+                HaproxyProcess main = process.Main();
+                string? refusal = !process.IsHaproxy ? $"{About(pid)} listens there, which is no HAProxy and would lose its NEW connections; stop it, or bind another path"
+                    : finding.Haproxy is { } other && other.Main != main.Identity ? $"{About(pid)} listens there and is another HAProxy than {About(other.Main.Pid)}; "
+                        + "a pair takes over from one. Give them a pair each, or stop one"
+                    : null;
+                if (refusal is not null) finding = finding with { Refusals = finding.Refusals.Add($"the front path {path}: {refusal}") };
+                else if (finding.Haproxy is null)
+                    finding = finding with { Haproxy = main.Describe([process.Identity], asksUnit ? await systemd.UnitOfAsync(main.Pid, stop) : null) };
+                if (refusal is null) finding = finding with { ServedPaths = finding.ServedPaths.Contains(path) ? finding.ServedPaths : finding.ServedPaths.Add(path) };
+            }
+        }
+        return finding;
     }
 
     /// <summary>Null: somebody ended meanwhile; who has what is told by another look. The last one tells what it sees.</summary>

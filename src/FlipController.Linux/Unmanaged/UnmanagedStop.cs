@@ -1,6 +1,7 @@
 using System.Collections.Immutable;
 using System.Globalization;
 using FlipController.Core;
+using FlipController.Linux.Fronts;
 using FlipController.Linux.Kernel;
 
 namespace FlipController.Linux.Unmanaged;
@@ -20,6 +21,7 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
 {
     private const int SoftStop = 10; // SIGUSR1: HAProxy's management.txt, 4
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(20);
+    private static readonly TimeSpan s_lastArrivals = TimeSpan.FromMilliseconds(100);
     private static readonly TimeSpan s_again = TimeSpan.FromMilliseconds(500);
 
     /// <summary>A SYN-ACK is sent five times, the last time after 31 s, and given up after 63 (tcp(7), tcp_synack_retries).</summary>
@@ -35,6 +37,9 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
 
     private Opened? _opened;
 
+    /// <summary>Front paths that lead to the pair and were its own: its sockets there are put aside.</summary>
+    public ImmutableArray<string> Paths { get; init; } = [];
+
     /// <summary>Asked right before the signal: whether NEW connections really go elsewhere, now.</summary>
     public Func<bool> MayStop { get; init; } = () => true;
 
@@ -48,7 +53,7 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
         // The parent is known only while its child lives.
         string? supervisor = haproxy.Unit is null ? Supervisor(haproxy) : null;
         if (haproxy.Unit is { } unit && haproxy.Main.IsAlive) await systemd.LetFinishAsync(unit, stop);
-        bool listened = Listens(haproxy, services);
+        bool listened = Listens(haproxy, services, Paths);
         if (listened)
         {
             await OpenedAsync(haproxy, services, progress, stop);
@@ -71,6 +76,9 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
         ? [.. HaproxyProcess.All().Where(p => p.Main().Identity == haproxy.Main).Select(p => p.Identity).Union(haproxy.Listening.Where(p => p.IsAlive))]
         : [.. haproxy.Listening.Where(p => p.IsAlive)];
 
+    /// <summary>The process is one of its own now.</summary>
+    public static bool Owns(UnmanagedHaproxy haproxy, int pid) => Processes(haproxy).Any(p => p.Pid == pid);
+
     /// <summary>TCP addresses on which it listens beside these: whoever connects to one would be refused once it has stopped.</summary>
     public static ImmutableArray<string> Others(UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services)
     {
@@ -83,11 +91,10 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
         ];
     }
 
-    internal static bool Listens(UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services)
+    internal static bool Listens(UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services, IReadOnlyCollection<string> paths)
     {
-        var listeners = UnmanagedSearch.Listeners(services);
-        if (listeners.Count == 0) return false;
-        HashSet<uint> inodes = [.. listeners.Select(l => l.Socket.Inode)];
+        HashSet<uint> inodes = [.. UnmanagedSearch.Listeners(services).Select(l => l.Socket.Inode), .. Aside(paths).Select(l => l.Inode)];
+        if (inodes.Count == 0) return false;
         return Processes(haproxy).Any(p => ProcessSockets.Inodes(p.Pid).Overlaps(inodes));
     }
 
@@ -99,6 +106,8 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
     {
         long began = time.GetTimestamp();
         TimeSpan pause = s_pause;
+        // Who has found its socket an instant before the path led elsewhere queues there an instant after.
+        if (!Paths.IsEmpty) await Task.Delay(s_lastArrivals, time, stop);
         int opening = Opening(haproxy, services);
         if (opening == 0) return;
         progress($"{haproxy} is not told to stop before {opening} connections have been opened");
@@ -112,19 +121,24 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
         progress($"{haproxy} is told to stop although {opening} connections are still being opened; whoever opens one now is reset");
     }
 
+    private static IEnumerable<UnixSocket> Aside(IEnumerable<string> paths) =>
+        paths.Select(p => FileStatus.Read(FrontPath.UnmanagedOf(p))).OfType<FileStatus>().Select(FrontPath.Listener).OfType<UnixSocket>();
+
     private int Opening(UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services)
     {
+        int byPath = (int)Aside(Paths).Sum(l => l.Unaccepted);
+        if (services.Count == 0) return byPath;
         HashSet<int> ports = [.. services.Select(s => s.Port)];
         using var sockets = new SockDiag();
         if (OthersListen)
         {
             HashSet<uint> inodes = [.. Processes(haproxy).SelectMany(p => ProcessSockets.Inodes(p.Pid))];
-            return (_opened ??= new Opened(ports)).Left(sockets)
+            return byPath + (_opened ??= new Opened(ports)).Left(sockets)
                 + (int)UnmanagedSearch.Listeners(services).Where(l => inodes.Contains(l.Socket.Inode)).Sum(l => l.Socket.ReceiveQueue);
         }
         int halfOpen = sockets.HandshakesByPort(new PortBlock(ports.Min(), ports.Max() - ports.Min() + 1))
             .Where(p => ports.Contains(p.Key)).Sum(p => p.Value);
-        int known = halfOpen + (int)UnmanagedSearch.Listeners(services).Sum(l => l.Socket.ReceiveQueue);
+        int known = byPath + halfOpen + (int)UnmanagedSearch.Listeners(services).Sum(l => l.Socket.ReceiveQueue);
         // A walk over every connection of the host, which clients notice: only where some have left no socket.
         if (known > 0 || UnkeptSyns.Count() == 0) return known;
         using Conntrack? conntrack = Conntrack.Open();
@@ -139,7 +153,7 @@ public sealed class UnmanagedStop(Systemd systemd, TimeProvider time)
     private async Task QuietAsync(UnmanagedHaproxy haproxy, IReadOnlyCollection<Service> services, CancellationToken stop)
     {
         long began = time.GetTimestamp(), signalled = 0;
-        while (Listens(haproxy, services))
+        while (Listens(haproxy, services, Paths))
         {
             if (signalled == 0 || time.GetElapsedTime(signalled) > s_again)
             {

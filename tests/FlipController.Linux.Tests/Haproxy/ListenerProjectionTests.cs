@@ -65,8 +65,8 @@ public sealed class ListenerProjectionTests
         Copy("log-forward l\n dgram-bind 127.0.0.1:514\nbackend b\n server s 127.0.0.1:514\n"));
 
     [Theory]
-    [InlineData("/dev/log", "is a unix socket; only UDP addresses can be redirected")]
-    [InlineData("uxdg@/run/l", "is a unix socket; only UDP addresses can be redirected")]
+    [InlineData("/dev/log", "is a unix socket for datagrams: senders stay with the socket they have found, and what one that ends has not read is lost; only UDP addresses can be redirected")]
+    [InlineData("uxdg@/run/l", "is a unix socket of datagrams: senders stay with the socket they have found, and what one that ends has not read is lost; only UDP addresses can be redirected")]
     [InlineData("dgram+unix@/run/l", "is a unix socket; only UDP addresses can be redirected")]
     [InlineData("dgram+dgram+:514", "is not an IP address, nor a name that has one here; write the address itself")]
     [InlineData("quic4@:514", "is a QUIC address; only UDP addresses can be redirected")]
@@ -122,7 +122,7 @@ public sealed class ListenerProjectionTests
              bind :80
 
             """));
-        Assert.Equal(["2: stats socket \"fd@3\" is an inherited file descriptor; only TCP and QUIC addresses can be redirected"],
+        Assert.Equal(["2: stats socket \"fd@3\" is an inherited file descriptor: FlipController starts the generations and has none to hand on, and two that had the same would take each other's connections; bind a path, or an address with a port"],
             Faults("global\n stats socket fd@3\nlisten a\n bind :80\n"));
     }
 

@@ -76,11 +76,6 @@ public sealed class LoopProjectionTests
         Assert.Contains($" {server}\n", Copy($"listen a\n {bind}\nbackend b\n {server}\n"));
 
     [Fact]
-    public void A_socket_that_only_others_use_is_refused() =>
-        Assert.Equal(["2: bind \"/run/a.sock\" is a unix socket; only TCP and QUIC addresses can be redirected"],
-            Faults("listen a\n bind /run/a.sock\n bind :80\nbackend b\n server x /run/b.sock\n"));
-
-    [Fact]
     public void A_prefix_and_a_new_root_are_understood()
     {
         RenderedConfiguration rendered = Of(

@@ -218,11 +218,11 @@ public sealed class ProjectionTests
     [Theory]
     [InlineData("listen a\n bind \"${ADDR}:80\"\n", "2: haproxy: bind \"${ADDR}:80\" holds a variable whose value is not known here; write the value itself")]
     [InlineData("listen a\n bind $ADDR:80\n", "2: haproxy: bind \"$ADDR:80\" holds a variable whose value is not known here; write the value itself")]
-    [InlineData("listen a\n bind /run/a.sock\n", "2: haproxy: bind \"/run/a.sock\" is a unix socket; only TCP and QUIC addresses can be redirected")]
-    [InlineData("listen a\n bind unix@a.sock\n", "2: haproxy: bind \"unix@a.sock\" is a unix socket; only TCP and QUIC addresses can be redirected")]
-    [InlineData("listen a\n bind :80,abns@a\n", "2: haproxy: bind \"abns@a\" is an abstract socket; only TCP and QUIC addresses can be redirected")]
-    [InlineData("listen a\n bind fd@3\n", "2: haproxy: bind \"fd@3\" is an inherited file descriptor; only TCP and QUIC addresses can be redirected")]
-    [InlineData("listen a\n bind sockpair@3\n", "2: haproxy: bind \"sockpair@3\" is an inherited file descriptor; only TCP and QUIC addresses can be redirected")]
+    [InlineData("listen a\n bind :80,/run/a.sock\n bind /run/a.sock\n", "3: haproxy: bind \"/run/a.sock\" is bound already, and only the last of several would be reached there; take it out")]
+    [InlineData("listen a\n bind unix@a.sock\n", "2: haproxy: bind \"unix@a.sock\" is not the absolute path of a file: which one it is depends on the directory HAProxy is started in; write the whole path")]
+    [InlineData("listen a\n bind :80,abns@a\n", "2: haproxy: bind \"abns@a\" is an abstract socket: two processes cannot have one name, and there is no file that could lead to another; bind a path, or an address with a port")]
+    [InlineData("listen a\n bind fd@3\n", "2: haproxy: bind \"fd@3\" is an inherited file descriptor: FlipController starts the generations and has none to hand on, and two that had the same would take each other's connections; bind a path, or an address with a port")]
+    [InlineData("listen a\n bind sockpair@3\n", "2: haproxy: bind \"sockpair@3\" is an inherited file descriptor: FlipController starts the generations and has none to hand on, and two that had the same would take each other's connections; bind a path, or an address with a port")]
     [InlineData("listen a\n bind quic4@:443 ssl transparent\nglobal\n cluster-secret s\n", "2: haproxy: bind \"quic4@:443\" is transparent: it takes connections for addresses of other hosts, which cannot be redirected to a private port")]
     [InlineData("listen a\n bind udp@:53\n", "2: haproxy: bind \"udp@:53\" is a UDP address; only TCP and QUIC addresses can be redirected")]
     [InlineData("listen a\n bind mptcp@:80\n", "2: haproxy: bind \"mptcp@:80\" is a multipath TCP address; only TCP and QUIC addresses can be redirected")]
@@ -262,7 +262,7 @@ public sealed class ProjectionTests
     public void Every_fault_is_told_at_once_in_the_order_of_the_files()
     {
         ProjectionResult result = Projection.Render(
-            [File("global\n nbproc 2\nlisten a\n bind /s\n bind :80\n"), File("listen b\n bind udp@:1\n", "/etc/haproxy/b.cfg")], Place);
+            [File("global\n nbproc 2\nlisten a\n bind unix@s\n bind :80\n"), File("listen b\n bind udp@:1\n", "/etc/haproxy/b.cfg")], Place);
         Assert.Null(result.Configuration);
         Assert.Equal([("/etc/haproxy/haproxy.cfg", 2), ("/etc/haproxy/haproxy.cfg", 4), ("/etc/haproxy/b.cfg", 2)],
             result.Faults.Select(f => (f.File, f.Line)));

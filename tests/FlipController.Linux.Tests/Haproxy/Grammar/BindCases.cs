@@ -97,9 +97,11 @@ internal static class BindCases
             """, "127.0.0.1:80 21000"),
         Moved("a unix socket in a comma list", "listen a\n bind 127.0.0.1:80,@DIR@/a.sock,127.0.0.1:81\n server s unix@@DIR@/a.sock\n", "127.0.0.1:80 21000", "127.0.0.1:81 21001"),
         Moved("a prefix that ends where the path begins with a slash", "global\n unix-bind prefix @DIR@/\nlisten a\n bind 127.0.0.1:80\n bind unix@/b.sock\n server s unix@@DIR@/b.sock\n", "127.0.0.1:80 21000"),
-        Refused("a unix socket for others", "listen a\n bind 127.0.0.1:80\n bind @DIR@/a.sock mode 666\n bind abns@front\n",
-            "haproxy.cfg:3: haproxy: bind \"a.sock\" is a unix socket; only TCP and QUIC addresses can be redirected",
-            "haproxy.cfg:4: haproxy: bind \"abns@front\" is an abstract socket; only TCP and QUIC addresses can be redirected"),
+        Moved("a unix socket for others", "listen a\n bind 127.0.0.1:80,@DIR@/a.sock mode 666\nlisten b\n bind uxst@@DIR@/b.sock user root group root\n", "127.0.0.1:80 21000"),
+        Moved("nothing but a unix socket, with a prefix", "global\n unix-bind prefix @DIR@/ mode 660\nlisten a\n bind unix@a.sock accept-proxy\n"),
+        Refused("names that no link can stand for", "listen a\n bind 127.0.0.1:80\n bind unix@a.sock\n bind abns@front\n",
+            "haproxy.cfg:3: haproxy: bind \"unix@a.sock\" is not the absolute path of a file: which one it is depends on the directory HAProxy is started in; write the whole path",
+            "haproxy.cfg:4: haproxy: bind \"abns@front\" is an abstract socket: two processes cannot have one name, and there is no file that could lead to another; bind a path, or an address with a port"),
         Moved("an interface", "listen a\n bind *:80 interface lo\n bind :::81 interface lo v6only\n", "*:80 21000", "[::]:81 v6only 21001"),
         Moved("a port of three zeroes", "listen a\n bind 127.0.0.1:00080\n", "127.0.0.1:80 21000"),
         Moved("an address in the head of a section", "listen a 127.0.0.1:80\n mode http\nfrontend b 127.0.0.1:81,127.0.0.1:82\n mode http\n",
@@ -117,7 +119,7 @@ internal static class BindCases
             "haproxy.cfg:3: haproxy: bind \"*:80\" differs from another bind only by its interface, and a redirection by interface is not made yet"),
         Refused("a private port as front port", "listen a\n bind :21500\n",
             "haproxy.cfg:2: haproxy: bind \":21500\" is one of the private ports 21000-21999 of the slot; choose another block in \"ports\""),
-        Refused("an inherited descriptor", "listen a\n bind fd@3\n bind 127.0.0.1:80\n", "haproxy.cfg:2: haproxy: bind \"fd@3\" is an inherited file descriptor; only TCP and QUIC addresses can be redirected") with
+        Refused("an inherited descriptor", "listen a\n bind fd@3\n bind 127.0.0.1:80\n", "haproxy.cfg:2: haproxy: bind \"fd@3\" is an inherited file descriptor: FlipController starts the generations and has none to hand on, and two that had the same would take each other's connections; bind a path, or an address with a port") with
         { NotForHaproxy = "it wants the descriptor" },
         Moved("QUIC", "global\n cluster-secret s\nlisten a\n bind quic4@127.0.0.1:443 ssl crt site.pem alpn h3\n bind 127.0.0.1:443 ssl crt site.pem\n",
             "quic@127.0.0.1:443 21000", "127.0.0.1:443 21001") with

@@ -87,6 +87,8 @@ public sealed class MutationTests
             while (Interlocked.Increment(ref next) is var seed && seed <= Judged)
             {
                 byte[] content = Encoding.Latin1.GetBytes(Encoding.Latin1.GetString(seed % 2 == 0 ? Mutation.Respell(Corpus, seed) : Mutation.Make(Corpus, seed, 2)).Replace("/srv/x", directory.Path, StringComparison.Ordinal));
+                // Only versions before 2.0 take an address in the head of a section; later ones say so, start, and listen nowhere for it.
+                if (Encoding.Latin1.GetString(content).Contains("frontend f :80", StringComparison.Ordinal)) continue;
                 SourceFile[] files = [new(directory["h.cfg"], content)];
                 ProjectionResult result = Projection.Render(files, new SlotPlace(directory["slot"], directory["slot/admin"], Ports, new HashSet<int>(), GrammarCase.LocalPeer), Surroundings(build));
                 if (!result.IsRendered) continue;
