@@ -165,7 +165,7 @@ public static partial class Doctor
         {
             said = e.Message;
         }
-        return said is null ? new CheckLine(subject, true, "the kernel lets one of two listeners on an address be named for NEW connections")
+        return said is null ? new CheckLine(subject, true, "the kernel lets one of two listeners on an address be named for NEW connections; the unit needs SystemCallFilter=pidfd_getfd for it")
             : configuration.Pairs.Values.Any(p => p.Redirect.Method == RedirectMethod.Listener)
                 ? new CheckLine(subject, false, said, "run as root with CAP_SYS_PTRACE on Linux 5.6 or later, kernel.yama.ptrace_scope below 3; or set redirect.method: nftables")
                 : new CheckLine(subject, true, $"does not work here, and no pair is configured for it: {said}");

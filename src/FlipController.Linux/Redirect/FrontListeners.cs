@@ -84,7 +84,7 @@ internal sealed class BorrowedSocket : IDisposable
                 int fd = Libc.PidfdGetDescriptor(pidfd, descriptor);
                 if (fd < 0)
                     throw new KernelException(what, System.Runtime.InteropServices.Marshal.GetLastPInvokeError(),
-                        "pidfd_getfd(2) needs Linux 5.6, CAP_SYS_PTRACE, and kernel.yama.ptrace_scope below 3");
+                        "pidfd_getfd(2) needs Linux 5.6, CAP_SYS_PTRACE, kernel.yama.ptrace_scope below 3, and in a systemd unit SystemCallFilter=pidfd_getfd");
                 var borrowed = new BorrowedSocket(fd);
                 // The number may have become another socket's between the two looks.
                 if (ProcessDescriptors.Inode(Environment.ProcessId, fd) == inode) return borrowed;
