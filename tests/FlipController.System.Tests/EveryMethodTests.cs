@@ -37,7 +37,22 @@ public sealed class MethodIptablesLegacyTests() : IptablesMethod("legacy");
 
 /// <summary>Generations that listen on the front addresses themselves: no rule is ours, and none can be taken away.</summary>
 [Collection(Alone)]
-public sealed class MethodListenerTests() : EveryMethod("{ method: listener }", "listener");
+public sealed class MethodListenerTests() : HaproxyMethod("{ method: listener }", "listener");
+
+/// <summary>The same as units of systemd.</summary>
+[Collection(Alone)]
+public sealed class MethodListenerUnitsTests() : EveryMethod("{ method: listener }", "listener")
+{
+    private protected override PairYaml Yaml => base.Yaml with { Haproxy = ", driver: systemd" };
+
+    private protected override Task<PairUnderTest> StartAsync(PairYaml yaml) => PairUnderTest.StartAsync(yaml, p => p.UseUnits());
+}
+
+[Collection(Alone)]
+public sealed class MethodIptablesNftCommandTests() : CommandMethod("nft");
+
+[Collection(Alone)]
+public sealed class MethodIptablesLegacyCommandTests() : CommandMethod("legacy");
 
 /// <summary>
 /// One suite over every way to redirect; a class of its own for each, so that a report names it. FLIP_METHOD_FLIPS=N: so many flips
@@ -49,19 +64,30 @@ public abstract class EveryMethod(string redirect, string method)
 
     protected string Redirect => redirect;
 
-    private protected PairYaml Yaml => new() { Redirect = redirect };
+    private protected virtual PairYaml Yaml => new() { Redirect = redirect };
+
+    /// <summary>A configuration whose answers say who gave them.</summary>
+    private protected virtual string Text(string label) => Config(label);
+
+    private protected virtual Task<PairUnderTest> StartAsync(PairYaml yaml) => PairUnderTest.StartAsync(yaml);
+
+    private async Task<string> FlippedAsync(PairUnderTest pair, string label)
+    {
+        await pair.FlipByEditAsync(Text(label));
+        return await pair.ServedByAsync();
+    }
 
     [Fact(Timeout = 600_000)]
     public async Task Flips_under_load_lose_nothing_and_open_connections_stay()
     {
-        await using PairUnderTest pair = await PairUnderTest.StartAsync(Yaml with { Drain = "{ deadline: 1h, max_retired: 8 }", Watch = "{ undo: 1s }" });
+        await using PairUnderTest pair = await StartAsync(Yaml with { Drain = "{ deadline: 1h, max_retired: 8 }", Watch = "{ undo: 1s }" });
         Assert.Equal(method, (await pair.StatusAsync()).Redirect.Method);
         await using LoadRun remote = await StartedAsync(pair.Load(400)), local = await StartedAsync(pair.LocalLoad(100));
         await using LoadRun keepalive = await StartedAsync(pair.Load(100) with { Mode = LoadMode.Keepalive });
         HeldConnection four = await pair.HoldAsync(pair.Services[0]), six = await pair.HoldAsync(pair.Services[1]);
         for (int i = 2; i < s_flips + 2; i++)
         {
-            Assert.Equal($"v{i}", await pair.FlippedAsync($"v{i}"));
+            Assert.Equal($"v{i}", await FlippedAsync(pair, $"v{i}"));
             await four.StaysAsync();
             await six.StaysAsync();
         }
@@ -79,12 +105,12 @@ public abstract class EveryMethod(string redirect, string method)
     [Fact(Timeout = 120_000)]
     public async Task It_goes_back_under_load()
     {
-        await using PairUnderTest pair = await PairUnderTest.StartAsync(Yaml with { Watch = "{ undo: 1m }" });
+        await using PairUnderTest pair = await StartAsync(Yaml with { Watch = "{ undo: 1m }" });
         await using LoadRun load = await StartedAsync(pair.Load(400)), local = await StartedAsync(pair.LocalLoad(100));
         for (int i = 0; i < 3; i++)
         {
             HeldConnection held = await pair.HoldAsync(pair.Services[i % 2]);
-            Assert.Equal($"v{i + 2}", await pair.FlippedAsync($"v{i + 2}"));
+            Assert.Equal($"v{i + 2}", await FlippedAsync(pair, $"v{i + 2}"));
             Assert.Equal("rolled-back", (await pair.RollbackAsync()).Outcome);
             Assert.Equal("v1", await pair.ServedByAsync());
             await held.StaysAsync();
@@ -97,14 +123,14 @@ public abstract class EveryMethod(string redirect, string method)
     [Fact(Timeout = 240_000)]
     public async Task Killed_along_a_flip_it_loses_no_connection_and_goes_on()
     {
-        await using PairUnderTest pair = await PairUnderTest.StartAsync(Yaml);
+        await using PairUnderTest pair = await StartAsync(Yaml);
         await using LoadRun load = await StartedAsync(pair.Load(400));
         HeldConnection held = await pair.HoldAsync();
         List<string> found = [];
         foreach (string state in (string[])["gating", "switching", "watching"])
         {
             string label = $"v{found.Count + 2}";
-            pair.Write(Config(label));
+            pair.Write(Text(label));
             await pair.SaysAsync($"-> {state} .flip {(await pair.HistoryAsync()).Flips.Max(f => f.Id) + 1}.");
             await pair.RestartDaemonAsync(Kill);
             found.Add(Regex.Match(pair.DaemonLog, "was ([a-z]+), found").Groups[1].Value);
@@ -115,27 +141,6 @@ public abstract class EveryMethod(string redirect, string method)
         Show($"{method}: killed while {string.Join(", ", found)}");
         await PassedAsync(load);
         pair.NothingIsHeld();
-    }
-
-    [Fact(Timeout = 120_000)]
-    public async Task A_HAProxy_is_taken_over_and_given_back_under_load()
-    {
-        await using PairUnderTest pair = await AdoptionTests.BesideAsync("-W -D", redirect);
-        await using LoadRun load = await StartedAsync(pair.Load(500)), local = await StartedAsync(pair.LocalLoad(100));
-        for (int i = 0; i < 2; i++)
-        {
-            HeldConnection unmanaged = await pair.HoldAsync(pair.Services[i]);
-            Assert.Equal(AdoptionTests.Unmanaged, unmanaged.ServedBy);
-            await AdoptionTests.DoneAsync(pair, "adopt", "--stop");
-            Assert.Equal("v1", await pair.ServedByAsync());
-            HeldConnection managed = await pair.HoldAsync(pair.Services[i]);
-            await AdoptionTests.DoneAsync(pair, "release");
-            Assert.Equal(AdoptionTests.Unmanaged, await pair.ServedByAsync());
-            await unmanaged.StaysAsync();
-            await managed.StaysAsync();
-        }
-        await PassedAsync(load);
-        await PassedAsync(local);
     }
 
     /// <summary>Whatever anybody redirects with.</summary>
@@ -156,8 +161,46 @@ public abstract class EveryMethod(string redirect, string method)
     }
 }
 
+/// <summary>What HAProxy has to show.</summary>
+public abstract class HaproxyMethod(string redirect, string method) : EveryMethod(redirect, method)
+{
+    [Fact(Timeout = 120_000)]
+    public async Task A_HAProxy_is_taken_over_and_given_back_under_load()
+    {
+        await using PairUnderTest pair = await AdoptionTests.BesideAsync("-W -D", redirect);
+        await using LoadRun load = await StartedAsync(pair.Load(500)), local = await StartedAsync(pair.LocalLoad(100));
+        for (int i = 0; i < 2; i++)
+        {
+            HeldConnection unmanaged = await pair.HoldAsync(pair.Services[i]);
+            Assert.Equal(AdoptionTests.Unmanaged, unmanaged.ServedBy);
+            await AdoptionTests.DoneAsync(pair, "adopt", "--stop");
+            Assert.Equal("v1", await pair.ServedByAsync());
+            HeldConnection managed = await pair.HoldAsync(pair.Services[i]);
+            await AdoptionTests.DoneAsync(pair, "release");
+            Assert.Equal(AdoptionTests.Unmanaged, await pair.ServedByAsync());
+            await unmanaged.StaysAsync();
+            await managed.StaysAsync();
+        }
+        await PassedAsync(load);
+        await PassedAsync(local);
+    }
+}
+
+/// <summary>A server that a pair's commands run: here a HAProxy of which the controller knows nothing.</summary>
+public abstract class CommandMethod(string variant) : EveryMethod($"{{ method: iptables, iptables: {variant} }}", $"iptables ({variant})")
+{
+    private protected override PairYaml Yaml => base.Yaml with
+    {
+        Command = "services: { web: ':80', web6: '[::]:80 v6only' }, check: [haproxy, -c, -f, '{config}'], start: [haproxy, -db, -f, '{config}'], stop_signal: USR1",
+        Config = Text("v1"),
+    };
+
+    private protected override string Text(string label) => Config(label)
+        .Replace("bind :80\n", "bind :{port:web}\n", StringComparison.Ordinal).Replace("bind :::80 ", "bind :::{port:web6} ", StringComparison.Ordinal);
+}
+
 /// <summary>What rules have to show.</summary>
-public abstract class RuleMethod(string redirect, string method) : EveryMethod(redirect, method)
+public abstract class RuleMethod(string redirect, string method) : HaproxyMethod(redirect, method)
 {
     /// <summary>What somebody may do that takes all the rules away.</summary>
     private protected abstract string[][] Flushes { get; }

@@ -15,7 +15,7 @@ public sealed class LostStateTests
     [Fact(Timeout = 240_000)]
     public async Task Whatever_is_missing_or_cut_off_connections_go_on_and_the_pair_is_known_again()
     {
-        await using PairUnderTest pair = await PairUnderTest.StartAsync();
+        await using PairUnderTest pair = await PairUnderTest.StartAsync(new PairYaml { Drain = "{ deadline: 1h }" });
         string beginning = File.ReadAllText(pair.Files[State]);
         await using LoadRun load = await StartedAsync(pair.Load(300)), local = await StartedAsync(pair.LocalLoad(50));
         HeldConnection old = await pair.HoldAsync();
