@@ -167,7 +167,7 @@ public abstract class HaproxyMethod(string redirect, string method) : EveryMetho
     [Fact(Timeout = 120_000)]
     public async Task A_HAProxy_is_taken_over_and_given_back_under_load()
     {
-        await using PairUnderTest pair = await AdoptionTests.BesideAsync("-W -D", redirect);
+        await using PairUnderTest pair = await AdoptionTests.BesideAsync("-W -D", Redirect);
         await using LoadRun load = await StartedAsync(pair.Load(500)), local = await StartedAsync(pair.LocalLoad(100));
         for (int i = 0; i < 2; i++)
         {
