@@ -39,11 +39,11 @@ public sealed class MethodIptablesLegacyTests() : IptablesMethod("legacy");
 [Collection(Alone)]
 public sealed class MethodListenerTests() : HaproxyMethod("{ method: listener }", "listener");
 
-/// <summary>The same as units of systemd.</summary>
+/// <summary>The same as units of systemd, and with nobody held.</summary>
 [Collection(Alone)]
 public sealed class MethodListenerUnitsTests() : EveryMethod("{ method: listener }", "listener")
 {
-    private protected override PairYaml Yaml => base.Yaml with { Haproxy = ", driver: systemd" };
+    private protected override PairYaml Yaml => base.Yaml with { Haproxy = ", driver: systemd", Hold = "{ method: none }" };
 
     private protected override Task<PairUnderTest> StartAsync(PairYaml yaml) => PairUnderTest.StartAsync(yaml, p => p.UseUnits());
 }
