@@ -140,6 +140,23 @@ public sealed class ListenerTests
         await PassedAsync(load);
     }
 
+    /// <summary>Whoever may ask a HAProxy for its listeners keeps them open no longer than it listens itself.</summary>
+    [Fact(Timeout = 120_000)]
+    public async Task Listeners_that_are_exposed_to_a_successor_are_closed_all_the_same()
+    {
+        string Exposing(PairUnderTest pair, string label) => Config(label, global: $"stats socket {pair.Files["stats.sock"]} mode 600 level admin expose-fd listeners");
+        await using PairUnderTest pair = await PairUnderTest.StartAsync(s_yaml, p => p.Write(Exposing(p, "v1")));
+        await using LoadRun load = await StartedAsync(pair.Load(400));
+        HeldConnection held = await pair.HoldAsync();
+        for (int i = 2; i < 6; i++)
+        {
+            await pair.FlipByEditAsync(Exposing(pair, $"v{i}"));
+            Assert.Equal($"v{i}", await pair.ServedByAsync());
+            await held.StaysAsync();
+        }
+        await PassedAsync(load);
+    }
+
     [Fact(Timeout = 60_000)]
     public async Task What_it_cannot_do_is_refused_with_its_place()
     {
