@@ -100,13 +100,13 @@ public sealed class ListenerRedirect(string runtime) : PairRedirect
                 {
                     int? owner = Owner(held, inode);
                     if (Stays(owner, inode) || owner == active || tooLong)
-                        throw new FlipException($"{service} and {front}, on which {Named(owner, inode)} listens, share connections, and of two such the kernel chooses; "
+                        throw new FlipException($"{service} and {front}, on which {Called(owner, inode)} listens, share connections, and of two such the kernel chooses; "
                             + "a pair whose generations listen on the front addresses cannot change the form of one in a flip: use redirect.method nftables, or first flip to a configuration without it");
                     standing = true;
                 }
                 if (members.Count < 2) continue;
                 if (tooLong || members.Any(m => Stays(Owner(held, m), m)))
-                    throw new FlipException($"{string.Join(" and ", members.OrderBy(m => Owner(held, m) is null).Select(m => Named(Owner(held, m), m)))} listen on {service}, and a third would have to "
+                    throw new FlipException($"{string.Join(" and ", members.OrderBy(m => Owner(held, m) is null).Select(m => Called(Owner(held, m), m)))} listen on {service}, and a third would have to "
                         + $"wait for one of them to stop{(members.Any(m => Owner(held, m) is null) ? $"; an adopted HAProxy is told to by `flipctl adopt {pair} --stop`" : "")}");
                 standing = true;
             }
@@ -173,12 +173,12 @@ public sealed class ListenerRedirect(string runtime) : PairRedirect
         {
             Generation to = GenerationNote.Living(runtime, pair).FirstOrDefault(n => n.Generation.Number == toNumber)?.Generation
                 ?? throw new FlipException($"cannot switch pair {pair} to generation {toNumber}: it does not run");
-            return new ListenerSwitch(pair, toNumber, Named(pair, to.Ports.Select(p => p.Service), to.Pid), LeadingOf(pair), _attaching);
+            return new ListenerSwitch(pair, toNumber, ListenersOf(pair, to.Ports.Select(p => p.Service), to.Pid), LeadingOf(pair), _attaching);
         }
     }
 
     /// <summary>The listeners of one process, each with its place in its group.</summary>
-    private static List<ListenerSwitch.Named> Named(string pair, IEnumerable<Service> services, int pid)
+    private static List<ListenerSwitch.Named> ListenersOf(string pair, IEnumerable<Service> services, int pid)
     {
         using var listeners = new FrontListeners();
         ProcessDescriptors held = ProcessDescriptors.ReadFamily(pid);
@@ -230,7 +230,7 @@ public sealed class ListenerRedirect(string runtime) : PairRedirect
                     if (Holder(inode) is { } pid) theirs.Add((service, pid));
             foreach (var process in theirs.GroupBy(t => t.Pid))
             {
-                using var change = new ListenerSwitch(pair, 0, Named(pair, process.Select(t => t.Service).Distinct(), process.Key), new Leading(), _attaching);
+                using var change = new ListenerSwitch(pair, 0, ListenersOf(pair, process.Select(t => t.Service).Distinct(), process.Key), new Leading(), _attaching);
                 if (change.Commit() != 0) throw change.Failure();
             }
             Leading leading = LeadingOf(pair);
@@ -317,7 +317,7 @@ public sealed class ListenerRedirect(string runtime) : PairRedirect
         return null;
     }
 
-    private static string Named(int? generation, uint inode) => generation is { } number ? $"generation {number}"
+    private static string Called(int? generation, uint inode) => generation is { } number ? $"generation {number}"
         : Holder(inode) is { } pid ? $"process {pid}" : "a process that cannot be seen";
 }
 
