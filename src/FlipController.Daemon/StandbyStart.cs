@@ -194,9 +194,8 @@ internal sealed class StandbyStart(PairEdge edge, Func<PairState> state, Fallbac
 
     private static string Owner(TcpSocket socket)
     {
-        foreach (int pid in ProcessIdentity.Pids())
+        foreach (int pid in ProcessSockets.Holders(socket.Inode))
         {
-            if (!ProcessSockets.Inodes(pid).Contains(socket.Inode)) continue;
             try
             {
                 return $"{File.ReadAllText($"/proc/{pid}/comm").Trim()} (process {pid})";

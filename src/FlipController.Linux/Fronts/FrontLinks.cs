@@ -17,9 +17,7 @@ namespace FlipController.Linux.Fronts;
 /// </summary>
 public sealed unsafe partial class FrontLinks : IDisposable
 {
-    private const int CurrentDirectory = -100; // AT_FDCWD
     private const uint NoReplace = 1, Exchange = 2; // RENAME_NOREPLACE, RENAME_EXCHANGE: include/uapi/linux/fs.h
-    private const int Missing = 2, Exists = 17, NotSupported = 22; // ENOENT, EEXIST, EINVAL
 
     private readonly Step[] _steps;
 
@@ -74,16 +72,17 @@ public sealed unsafe partial class FrontLinks : IDisposable
         {
             step.Errno = Rename(step, Exchange);
             // Nothing stands there yet; or somebody has put something there, or taken it away, since.
-            if (step.Errno == Missing) step.Errno = Rename(step, NoReplace);
-            if (step.Errno == Exists) step.Errno = Rename(step, Exchange);
-            if (step.Errno == NotSupported && step.MayReplace) step.Errno = Rename(step, 0);
+            if (step.Errno == Errno.NoEntry) step.Errno = Rename(step, NoReplace);
+            if (step.Errno == Errno.Exists) step.Errno = Rename(step, Exchange);
+            // The file system exchanges no names.
+            if (step.Errno == Errno.Invalid && step.MayReplace) step.Errno = Rename(step, 0);
             if (step.Errno != 0) failed = step.Errno;
         }
         return failed;
     }
 
     private static int Rename(Step step, uint flags) =>
-        RenameAt(CurrentDirectory, (byte*)step.BesideBytes, CurrentDirectory, (byte*)step.PathBytes, flags) == 0 ? 0 : Marshal.GetLastPInvokeError();
+        RenameAt(Libc.AtCurrentDirectory, (byte*)step.BesideBytes, Libc.AtCurrentDirectory, (byte*)step.PathBytes, flags) == 0 ? 0 : Marshal.GetLastPInvokeError();
 
     /// <summary>What the last commit could not do, in a sentence; null: nothing.</summary>
     public string? Failure => _steps.FirstOrDefault(s => s.Errno != 0) is { } failed

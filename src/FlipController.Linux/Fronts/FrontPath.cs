@@ -44,7 +44,7 @@ public sealed partial record FrontPath(string Path, FrontPathKind Kind, string? 
                     return Foreign($"is a link to {target} that FlipController has not made (of user {there.Owner}), and none is followed there; remove it");
                 return new(path, FrontPathKind.Link, System.IO.Path.Combine(System.IO.Path.GetDirectoryName(path)!, target), [], null);
             case FileKind.Socket:
-                return Listener(there) is { } listener ? new(path, FrontPathKind.Listened, null, ProcessesWith(listener.Inode), null)
+                return Listener(there) is { } listener ? new(path, FrontPathKind.Listened, null, [.. ProcessSockets.Holders(listener.Inode)], null)
                     // Of another network namespace it is not listed, and answers all the same.
                     : UnixConnect.Refused(path) ? new(path, FrontPathKind.Dead, null, [], null) : new(path, FrontPathKind.Listened, null, [], null);
             default:
@@ -102,9 +102,6 @@ public sealed partial record FrontPath(string Path, FrontPathKind Kind, string? 
     /// <summary>The process, or a descendant, listens at this very file.</summary>
     internal static bool IsListenedBy(string socket, int pid) => FileStatus.Read(socket) is { Kind: FileKind.Socket } file
         && Listener(file) is { } listener && ProcessDescriptors.ReadFamily(pid).Inodes().Contains(listener.Inode);
-
-    internal static IReadOnlyList<int> ProcessesWith(uint inode) =>
-        [.. ProcessIdentity.Pids().Where(pid => ProcessSockets.Inodes(pid).Contains(inode))];
 
     /// <summary>Whether its socket is the only one that a link of ours may lead to: NAME.gNNNNN beside it.</summary>
     private static bool IsOurs(string path, string target) =>

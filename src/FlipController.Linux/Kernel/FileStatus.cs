@@ -11,9 +11,8 @@ internal enum FileKind { Other, Link, Socket, Directory }
 /// <param name="Mode">The permissions, with the sticky bit.</param>
 internal readonly unsafe partial record struct FileStatus(FileKind Kind, uint Inode, uint Device, uint Owner, uint Group, int Mode)
 {
-    private const int CurrentDirectory = -100, NoFollow = 0x100; // AT_FDCWD, AT_SYMLINK_NOFOLLOW: include/uapi/linux/fcntl.h
+    private const int NoFollow = 0x100; // AT_SYMLINK_NOFOLLOW: include/uapi/linux/fcntl.h
     private const uint Basics = 0x7ff; // STATX_BASIC_STATS
-    private const int Missing = 2, NotADirectory = 20; // ENOENT, ENOTDIR
     private const int Sticky = 0x200, OthersWrite = 2; // S_ISVTX, S_IWOTH
 
     /// <summary>Whoever is on this host may put something there.</summary>
@@ -30,10 +29,10 @@ internal readonly unsafe partial record struct FileStatus(FileKind Kind, uint In
         byte* status = stackalloc byte[256];
         fixed (byte* name = Encoding.UTF8.GetBytes(path + '\0'))
         {
-            if (Statx(CurrentDirectory, name, follow ? 0 : NoFollow, Basics, status) != 0)
+            if (Statx(Libc.AtCurrentDirectory, name, follow ? 0 : NoFollow, Basics, status) != 0)
             {
                 int errno = Marshal.GetLastPInvokeError();
-                return errno is Missing or NotADirectory ? null : throw new KernelException($"look at {path}", errno);
+                return errno is Errno.NoEntry or Errno.NotADirectory ? null : throw new KernelException($"look at {path}", errno);
             }
         }
         int mode = *(ushort*)(status + 28); // stx_mode

@@ -27,6 +27,7 @@ internal static class Errno
     internal const int Busy = 16; // EBUSY
     internal const int Exists = 17; // EEXIST
     internal const int NoDevice = 19; // ENODEV
+    internal const int NotADirectory = 20; // ENOTDIR
     internal const int Invalid = 22; // EINVAL
     internal const int Protocol = 71; // EPROTO
     internal const int Restart = 85; // ERESTART

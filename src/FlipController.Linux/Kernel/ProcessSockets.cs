@@ -16,6 +16,9 @@ public static class ProcessSockets
     /// <summary>Inodes of the sockets among /proc/PID/fd, proc(5); empty when the process is gone.</summary>
     public static HashSet<uint> Inodes(int pid) => ProcessDescriptors.Read(pid).Inodes();
 
+    /// <summary>Every process with the socket among its descriptors, as far as they can be seen from here.</summary>
+    public static IEnumerable<int> Holders(uint inode) => ProcessIdentity.Pids().Where(pid => Inodes(pid).Contains(inode));
+
     /// <summary>How many TCP connections it and its descendants have, to whomever.</summary>
     public static int Connected(SockDiag sockets, int pid)
     {

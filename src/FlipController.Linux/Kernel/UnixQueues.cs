@@ -52,18 +52,20 @@ public static class UnixQueues
     {
         if (generation.UnixFronts.IsEmpty) return 0;
         HashSet<uint> inodes = ProcessSockets.Inodes(generation.Pid);
-        return Connected().Count(s => inodes.Contains(s.Inode)
-            && generation.UnixFronts.Any(f => s.Name.StartsWith(f.Socket + ".", StringComparison.Ordinal)));
+        return Connected().Count(s => inodes.Contains(s.Inode) && IsAtFront(s, generation));
     }
 
     /// <summary>It listens at one of its front paths' sockets.</summary>
     /// <exception cref="KernelException">The kernel does not list them (CONFIG_UNIX_DIAG).</exception>
     public static bool Listens(Generation generation)
     {
+        if (generation.UnixFronts.IsEmpty) return false; // nor is a kernel asked that may not tell
         HashSet<uint> inodes = ProcessSockets.Inodes(generation.Pid);
-        return Listeners().Any(s => inodes.Contains(s.Inode)
-            && generation.UnixFronts.Any(f => s.Name.StartsWith(f.Socket + ".", StringComparison.Ordinal)));
+        return Listeners().Any(s => inodes.Contains(s.Inode) && IsAtFront(s, generation));
     }
+
+    private static bool IsAtFront(UnixSocket socket, Generation generation) =>
+        generation.UnixFronts.Any(f => socket.Name.StartsWith(f.Socket + ".", StringComparison.Ordinal));
 
     private static List<UnixSocket> Sockets(uint states)
     {

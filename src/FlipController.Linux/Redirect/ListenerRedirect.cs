@@ -111,21 +111,22 @@ public sealed class ListenerRedirect(string runtime) : PairRedirect
                 standing = true;
             }
             if (standing) return true;
-            Seat(services, mayJoin: true);
+            Seat(services);
             return false;
         }
     }
 
     public override void Settle(string pair, IReadOnlyCollection<Service> services)
     {
-        lock (_turn) Seat(services, mayJoin: false, [.. GenerationNote.Living(runtime, pair).Select(n => ProcessDescriptors.ReadFamily(n.Generation.Pid))]);
+        lock (_turn) Seat(services, [.. GenerationNote.Living(runtime, pair).Select(n => ProcessDescriptors.ReadFamily(n.Generation.Pid))]);
     }
 
     /// <summary>
     /// Who is alone on an address is the first of its group, and is named as such: until then it got everything only because there was
     /// nobody else. One that is not ours, and beside whom nobody is going to listen, is left as it was without us.
     /// </summary>
-    private void Seat(IReadOnlyCollection<Service> services, bool mayJoin, ProcessDescriptors[]? ours = null)
+    /// <param name="ours">Null: somebody is about to listen beside whoever is there.</param>
+    private void Seat(IReadOnlyCollection<Service> services, ProcessDescriptors[]? ours = null)
     {
         foreach (Service service in services)
         {
@@ -142,9 +143,8 @@ public sealed class ListenerRedirect(string runtime) : PairRedirect
             {
                 using var now = new FrontListeners();
                 if (now.On(service) is not [var still] || still != inode) continue;
-                bool isOurs = ours is null || ours.Any(o => o.Holds(inode));
-                int errno = mayJoin || isOurs ? ReuseportProgram.Attach(socket.Fd, 0) : ReuseportProgram.Detach(socket.Fd);
-                if (errno != 0 && mayJoin)
+                int errno = ours is null || ours.Any(o => o.Holds(inode)) ? ReuseportProgram.Attach(socket.Fd, 0) : ReuseportProgram.Detach(socket.Fd);
+                if (errno != 0 && ours is null)
                     throw new KernelException($"name process {pid} for NEW connections on {service}", errno,
                         errno == Errno.Invalid ? "it does not listen with SO_REUSEPORT, so nobody can listen beside it" : null);
             }
@@ -310,12 +310,7 @@ public sealed class ListenerRedirect(string runtime) : PairRedirect
     /// <summary>Somebody who is not ours does not stop by himself; whom nobody sees any more has.</summary>
     private static bool Stays(int? owner, uint inode) => owner is null && Holder(inode) is not null;
 
-    private static int? Holder(uint inode)
-    {
-        foreach (int pid in ProcessIdentity.Pids())
-            if (ProcessSockets.Inodes(pid).Contains(inode)) return pid;
-        return null;
-    }
+    private static int? Holder(uint inode) => ProcessSockets.Holders(inode).Select(pid => (int?)pid).FirstOrDefault();
 
     private static string Called(int? generation, uint inode) => generation is { } number ? $"generation {number}"
         : Holder(inode) is { } pid ? $"process {pid}" : "a process that cannot be seen";
