@@ -11,6 +11,14 @@ public sealed record Configuration
     public MetricsOptions? Metrics { get; init; }
     public string State { get; init; } = "/var/lib/flipcontroller";
     public string Runtime { get; init; } = "/run/flipcontroller";
+    /// <summary>Null: keepalived is neither heard nor told anything.</summary>
+    public KeepalivedOptions? Keepalived { get; init; }
+    /// <summary>Null: this node is on its own.</summary>
+    public PeerOptions? Peer { get; init; }
+    /// <summary>Null: there is none.</summary>
+    public HandoverOptions? Handover { get; init; }
+    /// <summary>Null: no FIFO is made.</summary>
+    public EventsOptions? Events { get; init; }
     public ImmutableSortedDictionary<string, PairOptions> Pairs { get; init; } = ImmutableSortedDictionary<string, PairOptions>.Empty;
 }
 
@@ -43,6 +51,8 @@ public sealed record PairOptions
     public DrainOptions Drain { get; init; } = new();
     public ContinuityOptions Continuity { get; init; } = new();
     public HooksOptions Hooks { get; init; } = new();
+    /// <summary>Null: the pair flips whatever keepalived says.</summary>
+    public PairKeepalivedOptions? Keepalived { get; init; }
 
     /// <summary>What both kinds of pair have.</summary>
     [JsonIgnore]
@@ -230,6 +240,8 @@ public sealed record HooksOptions
     public ImmutableArray<string> Switched { get; init; } = [];
     public ImmutableArray<string> Drained { get; init; } = [];
     public ImmutableArray<string> Failed { get; init; } = [];
+    /// <summary>Run with four more arguments for each event of ours, as keepalived runs its own.</summary>
+    public ImmutableArray<string> Notify { get; init; } = [];
 }
 
 /// <summary>One fault of a configuration file: where, what stands there, and the rule it breaks.</summary>

@@ -42,6 +42,7 @@ public static class ConfigurationReader
         CheckFiles(configuration, faults);
         CheckPorts(configuration, faults);
         CheckMarks(configuration, faults);
+        KeepalivedReader.Check(configuration, faults);
         return faults.Count == 0 ? new ConfigurationResult(configuration, []) : new ConfigurationResult(null, faults.InOrder);
     }
 
@@ -59,6 +60,10 @@ public static class ConfigurationReader
             Metrics = ReadMetrics(root, faults),
             State = root.Value("state", initial.State, AbsolutePath),
             Runtime = root.Value("runtime", initial.Runtime, AbsolutePath),
+            Keepalived = KeepalivedReader.ReadKeepalived(root, faults),
+            Peer = KeepalivedReader.ReadPeer(root, faults),
+            Handover = KeepalivedReader.ReadHandover(root, faults),
+            Events = KeepalivedReader.ReadEvents(root, faults),
             Pairs = ReadPairs(root, faults),
         };
         control.End();
@@ -178,7 +183,9 @@ public static class ConfigurationReader
                 Switched = ReadHook(hooks, "switched", initial.Hooks.Switched, faults),
                 Drained = ReadHook(hooks, "drained", initial.Hooks.Drained, faults),
                 Failed = ReadHook(hooks, "failed", initial.Hooks.Failed, faults),
+                Notify = ReadHook(hooks, "notify", initial.Hooks.Notify, faults),
             },
+            Keepalived = KeepalivedReader.ReadPair(section, faults),
         };
         if (pair.Redirect.Method == RedirectMethod.Listener)
         {

@@ -132,6 +132,40 @@ internal static partial class ConfigurationRules
             ? null : "ADDRESS:PORT, such as 127.0.0.1:9107 or [::1]:9107";
     }
 
+    /// <summary>It is asked from there, too: an address that any node may have is none.</summary>
+    public static string? NodeAddress(string text, out string value)
+    {
+        if (Listen(text, out value) is { } must) return must;
+        IPAddress address = IPEndPoint.Parse(text).Address;
+        return address.Equals(IPAddress.Any) || address.Equals(IPAddress.IPv6Any) ? "ADDRESS:PORT of one node, not of every address" : null;
+    }
+
+    public static string? Vip(string text, out IPAddress value)
+    {
+        // IPAddress takes "1" and "1.2" too, as the C library does.
+        bool parsed = IPAddress.TryParse(text, out IPAddress? address) && (address.ToString() == text || text.Contains(':'));
+        value = address ?? IPAddress.None;
+        return parsed && !value.Equals(IPAddress.Any) && !value.Equals(IPAddress.IPv6Any) && !IPAddress.IsLoopback(value) && value.ScopeIdOrZero() == 0
+            ? null : "an address such as 10.0.0.100 or fd00::100, without a prefix length";
+    }
+
+    private static long ScopeIdOrZero(this IPAddress address) =>
+        address.AddressFamily == System.Net.Sockets.AddressFamily.InterNetworkV6 ? address.ScopeId : 0;
+
+    public static string? OptionalDevice(string text, out string value)
+    {
+        value = text;
+        return text.Length == 0 ? null : DeviceName(text, out value);
+    }
+
+    /// <summary>As it may stand between the quotes of a line of keepalived's FIFO.</summary>
+    public static string? VrrpName(string text, out string value)
+    {
+        value = text;
+        return text.Length is > 0 and <= 255 && !text.Any(c => c == '"' || char.IsControl(c))
+            ? null : "a name of keepalived's configuration: 1 to 255 characters, without quotes";
+    }
+
     public static string? MarkMask(string text, out uint value)
     {
         bool parsed = text.StartsWith("0x", StringComparison.OrdinalIgnoreCase)

@@ -148,8 +148,9 @@ internal sealed class Fleet(
             ConfigurationResult read = YamlFile.ReadConfiguration(file);
             List<string> faults = [.. read.Faults.Select(f => f.ToString())];
             if (read.Configuration is { } c && (c.State != _configuration.State || c.Runtime != _configuration.Runtime
-                || c.Control != _configuration.Control || c.Metrics != _configuration.Metrics))
-                faults.Add($"{file}: control, metrics, state and runtime change only with a restart of the daemon");
+                || c.Control != _configuration.Control || c.Metrics != _configuration.Metrics || c.Keepalived != _configuration.Keepalived
+                || c.Peer != _configuration.Peer || c.Events != _configuration.Events || Text(c.Handover) != Text(_configuration.Handover)))
+                faults.Add($"{file}: control, metrics, state, runtime, keepalived, peer, handover and events change only with a restart of the daemon");
             if (read.Configuration is { } changed) faults.AddRange(changed.Pairs.Values.Select(o => OtherFronts(changed, o)).OfType<string>());
             if (faults.Count > 0 || read.Configuration is not { } wanted)
             {
@@ -209,7 +210,9 @@ internal sealed class Fleet(
         Hold = o.Hold with { Devices = [] },
     }, Text(o.Server), o.Command is { } command ? Text(command) : "", string.Join('\0', o.Hold.Devices), string.Join('\0', o.Gate.Probes),
         string.Join('\0', o.Drain.Services), string.Join('\0', o.Redirect.Udp),
-        string.Join('\0', o.Hooks.Switched), string.Join('\0', o.Hooks.Drained), string.Join('\0', o.Hooks.Failed));
+        string.Join('\0', o.Hooks.Switched), string.Join('\0', o.Hooks.Drained), string.Join('\0', o.Hooks.Failed), string.Join('\0', o.Hooks.Notify));
+
+    private static string Text(HandoverOptions? o) => o is null ? "" : $"{o with { Vips = [] }}{string.Join('\0', o.Vips)}";
 
     private static string Text(ServerOptions o) => string.Join('\n', o.Watch, o.Settle, string.Join('\0', o.Config), string.Join('\0', o.AlsoWatch),
         string.Join('\0', o.EnvironmentFiles), string.Join('\0', o.Environment));

@@ -5,7 +5,7 @@ using Xunit;
 
 namespace FlipController.Core.Tests;
 
-public sealed class ConfigurationTests
+public sealed partial class ConfigurationTests
 {
     private const string File = "f.yaml";
 
@@ -130,7 +130,7 @@ public sealed class ConfigurationTests
         Assert.Equal(
         [
             "f.yaml:1: state: \"var/lib\" must be an absolute path, without . or ..",
-            "f.yaml:2: colour: \"colour\" is no key here; there are control, metrics, state, runtime, pairs",
+            "f.yaml:2: colour: \"colour\" is no key here; there are control, metrics, state, runtime, keepalived, peer, handover, events, pairs",
             "f.yaml:4: pairs.Edge: \"Edge\" must be 1 to 32 of a-z, 0-9, _ and -, and begin with a letter or digit",
             "f.yaml:6: pairs.Edge.haproxy.config[0]: \"haproxy.cfg\" must be an absolute path, without . or ..",
             "f.yaml:8: pairs.Edge.drain.deadlin: \"deadlin\" is no key here; did you mean deadline?",

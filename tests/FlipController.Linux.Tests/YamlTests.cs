@@ -196,13 +196,13 @@ public sealed partial class YamlTests
     [GeneratedRegex("[A-Z]|(?<=[a-z])[0-9]")]
     private static partial Regex Upper();
 
-    [GeneratedRegex(@"^( *)# (probes|switched): (.*)\n\1\2: \[\]\n", RegexOptions.Multiline)]
+    [GeneratedRegex(@"^( *)# (probes|switched|notify): (.*)\n\1\2: \[\]\n", RegexOptions.Multiline)]
     private static partial Regex Replaced();
 
     /// <summary>The lines of the pair that is commented out as a whole: no blank after their #, or two.</summary>
     [GeneratedRegex(@"^  #(?=\S|  )", RegexOptions.Multiline)]
     private static partial Regex OtherPair();
 
-    [GeneratedRegex(@"^( *)# (metrics|probes|switched|local_peer): ", RegexOptions.Multiline)]
+    [GeneratedRegex(@"^( *)# (metrics|keepalived|peer|handover|events|probes|switched|notify|local_peer): ", RegexOptions.Multiline)]
     private static partial Regex Example();
 }
