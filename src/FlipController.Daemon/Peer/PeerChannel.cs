@@ -1,4 +1,5 @@
 using System.Net;
+using FlipController.Core;
 using FlipController.Linux.Files;
 
 namespace FlipController.Daemon.Peer;
@@ -9,12 +10,11 @@ namespace FlipController.Daemon.Peer;
 /// </summary>
 internal sealed class PeerChannel : IAsyncDisposable
 {
-    /// <param name="listen">Where the other node's daemon finds this one; also what this one calls from.</param>
-    /// <param name="address">Where this one finds the other's.</param>
-    /// <exception cref="FlipController.Core.FlipException">The key is not one to trust.</exception>
-    public PeerChannel(IPEndPoint listen, IPEndPoint address, string keyFile, ILogger log)
+    /// <exception cref="FlipException">The key is not one to trust.</exception>
+    public PeerChannel(PeerOptions options, ILogger log)
     {
-        var seal = new PeerSeal(KeyFile.Read(keyFile));
+        IPEndPoint listen = IPEndPoint.Parse(options.Listen), address = IPEndPoint.Parse(options.Address);
+        var seal = new PeerSeal(KeyFile.Read(options.Key));
         string id = PeerSeal.RandomId();
         Server = new PeerServer(listen, address.Address, seal, id, log);
         Client = new PeerClient(listen.Address, address, seal, id);

@@ -81,7 +81,7 @@ internal sealed class PeerServer(IPEndPoint listen, IPAddress peer, PeerSeal sea
 
     public async ValueTask DisposeAsync()
     {
-        if (_host is not { } host) return;
+        if (Interlocked.Exchange(ref _host, null) is not { } host) return;
         using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(2));
         await host.StopAsync(patience.Token);
         await host.DisposeAsync();
@@ -105,7 +105,7 @@ internal sealed class PeerServer(IPEndPoint listen, IPAddress peer, PeerSeal sea
                 await SendAsync(context, 200, JsonSerializer.SerializeToUtf8Bytes(new PeerHello(_admission.Boot), PeerJson.Default.PeerHello), null);
             else await AskedAsync(context);
         }
-        catch (Exception e) when (e is BadHttpRequestException or IOException || e is OperationCanceledException && context.RequestAborted.IsCancellationRequested)
+        catch (Exception e) when (e is IOException || e is OperationCanceledException && context.RequestAborted.IsCancellationRequested)
         {
             // The peer went away in the middle of a request or of its answer: it asks again if it still wants to know.
             context.Abort();
