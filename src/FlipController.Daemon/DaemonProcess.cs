@@ -2,6 +2,7 @@ using System.Net;
 using System.Net.Sockets;
 using System.Runtime.InteropServices;
 using FlipController.Core;
+using FlipController.Daemon.Peer;
 using FlipController.Linux;
 using FlipController.Linux.Hold;
 using FlipController.Linux.Kernel;
@@ -56,6 +57,7 @@ internal static class DaemonProcess
                 log.LogWarning(new EventId(7, "ClockSet"), "the clock was set by {Seconds} s since the daemon started last; deadlines that run come as long from now as they would have", setBy.TotalSeconds);
             using ConntrackLedger? ledger = ConntrackLedger.Open(time);
             ledger?.Listen();
+            await using PeerChannel? peer = configuration.Peer is { } other ? new PeerChannel(other, log) : null;
             await using var fleet = new Fleet(configuration, file, redirects, others, deaths, ledger, time, setBy, log);
             using var stopping = CancellationTokenSource.CreateLinkedTokenSource(stop);
             using PosixSignalRegistration term = PosixSignalRegistration.Create(PosixSignal.SIGTERM, c => Stop(c, stopping));
@@ -67,6 +69,7 @@ internal static class DaemonProcess
             fleet.RulesChanged(); // what was done between the start of the first pair and now
             await using WebApplication app = Api(configuration, control, fleet, log, stopping.Token);
             await app.StartAsync(CancellationToken.None);
+            if (peer is not null) await peer.Server.ListenAsync(stopping.Token);
             notify.Send("READY=1\nSTATUS=" + $"{configuration.Pairs.Count} pairs");
             log.LogInformation(new EventId(1, "Started"), "flipcontrollerd serves {Pairs} pairs on {Socket}",
                 configuration.Pairs.Count, configuration.Control.Socket);
@@ -74,6 +77,7 @@ internal static class DaemonProcess
             notify.Send("STOPPING=1");
             await stopping.CancelAsync();
             await app.StopAsync(CancellationToken.None);
+            if (peer is not null) await peer.Server.DisposeAsync();
             File.Delete(configuration.Control.Socket);
             log.LogInformation(new EventId(2, "Stopped"), "flipcontrollerd ends; every HAProxy and every rule stays as it is");
             return code;
