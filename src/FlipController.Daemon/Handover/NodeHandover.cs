@@ -60,7 +60,9 @@ internal sealed partial class NodeHandover : IAsyncDisposable
     {
         _heard = _ledAt = _time.GetUtcNow();
         // Before keepalived hears anything else of us.
-        if (_record.Giving is { IsLowered: true, Phase: not HandoverPhase.Moving }) _lowering.Lower();
+        if (_record.Giving.IsLowered) _lowering.Lower();
+        // Whatever a daemon that was killed at the end of one has left.
+        if (!_record.Giving.HasRules && _record.Receiving is null) Keep(HandoverPhase.Returning);
         server.On("handover/receive", HandoverJson.Default.ReceiveAsk, HandoverJson.Default.ReceiveAnswer, ReceiveAsync);
         server.On("handover/end", HandoverJson.Default.HandoverNamed, HandoverJson.Default.Done, EndAsync);
         server.On("handover/return", HandoverJson.Default.HandoverNamed, HandoverJson.Default.Done, ReturnAsync);
@@ -346,7 +348,7 @@ internal sealed partial class NodeHandover : IAsyncDisposable
            from vip in _options.Vips
            where service.Overlaps(new Service(vip, service.Port, Transport: service.Transport))
            select new VipService(vip, service.Port, service.Transport,
-               service.IsTcp ? UdpRule.Move : pair.Options.Redirect.RuleOf(service)),
+               service.IsTcp ? UdpRule.Move : UdpRules.Of(pair.Options.Redirect, service)),
     ];
 
     /// <summary>Where connections of the pairs' may end on this host, by the front port that clients know.</summary>
