@@ -73,8 +73,8 @@ public static class HandoverMachine
         _ => Stay(state with { Note = failed.Why }),
     };
 
-    /// <summary>Notes since when the peer is not to be relied on; of who is away nothing is asked.</summary>
-    private static HandoverState Peer(HandoverState state, Looked looked) => !state.HasRules ? state : looked.Look.Peer is { Ready: true }
+    /// <summary>Notes since when the peer is not to be relied on; of who is away, or waits to get everything back, nothing depends on that.</summary>
+    private static HandoverState Peer(HandoverState state, Looked looked) => !state.HasRules || state.Phase == HandoverPhase.Recalling ? state : looked.Look.Peer is { Ready: true }
         ? state with { PeerLostAt = null, Note = state.PeerLostAt is null ? state.Note : null }
         : state with { PeerLostAt = state.PeerLostAt ?? looked.At, Note = looked.Look.Peer?.Why ?? looked.Look.Trouble ?? "the peer does not answer" };
 

@@ -15,11 +15,13 @@ internal sealed class HandoverKernel(HandoverOptions options, IPAddress peer, Lo
     private readonly HandoverTable _table = HandoverTable.Open();
     private readonly VipPlaces _places = new();
     private readonly VipConnections _connections = new();
+    private readonly FrontSettings _settings = new();
     private string? _device, _there;
     private bool _isPrepared;
 
     public void Dispose()
     {
+        _settings.Dispose();
         _connections.Dispose();
         _places.Dispose();
         _table.Dispose();
@@ -43,7 +45,7 @@ internal sealed class HandoverKernel(HandoverOptions options, IPAddress peer, Lo
     {
         if (!_isPrepared)
         {
-            ImmutableArray<ChangedSetting> settings = [.. FrontSettings.Needed(Device).Where(s => record.Settings.All(r => r.Path != s.Path))];
+            ImmutableArray<ChangedSetting> settings = [.. FrontSettings.Needed(Device).Where(s => record.Settings.All(r => (r.Device, r.Setting) != (s.Device, s.Setting)))];
             ImmutableArray<IPAddress> missing = [.. options.Vips.Except(_places.OnLoopback(options.Vips))];
             record = record with
             {
@@ -52,7 +54,7 @@ internal sealed class HandoverKernel(HandoverOptions options, IPAddress peer, Lo
             };
             if (settings.Length + missing.Length > 0) save(record);
             // Before the VIP is there, or neighbours would be told of it.
-            foreach (ChangedSetting setting in settings) FrontSettings.Write(setting);
+            foreach (ChangedSetting setting in settings) _settings.Write(setting);
             foreach (IPAddress vip in missing) _places.AddToLoopback(vip);
             _isPrepared = true;
         }

@@ -35,7 +35,8 @@ internal sealed partial class NodeHandover
             why = NotReady(ask.Services);
         }
         return new ReceiveAnswer(why, NodeWire.Of(_kernel.Self()), _kernel.Held().Length == _options.Vips.Length, _kernel.Count(Ports()).Live,
-            _record.Giving.Phase is HandoverPhase.Proving or HandoverPhase.Emptying or HandoverPhase.Moving or HandoverPhase.Leaving, isNew && !ask.IsFirst);
+            _record.Giving.Phase is HandoverPhase.Proving or HandoverPhase.Emptying or HandoverPhase.Moving or HandoverPhase.Leaving,
+            IsNew: _record.Receiving?.Id == ask.Id && isNew && !ask.IsFirst);
     });
 
     private Task<Done> EndAsync(HandoverNamed named, CancellationToken stop) => InTurnQuietlyAsync(() =>

@@ -13,7 +13,8 @@ public static class HandoverTraces
     public static ImmutableArray<string> PutBack(HandoverRecord record, VipPlaces places)
     {
         foreach (string vip in record.OnLoopback) places.DeleteFromLoopback(IPAddress.Parse(vip));
-        return [.. record.Settings.Reverse().Select(FrontSettings.Restore).OfType<string>()];
+        using var settings = new FrontSettings();
+        return [.. record.Settings.Reverse().Select(settings.Restore).OfType<string>()];
     }
 
     /// <summary>All of it, tolerating its absence. Connections that were led to the peer, or back to it, are cut.</summary>
@@ -31,7 +32,7 @@ public static class HandoverTraces
             var store = new HandoverStore(stateDirectory);
             HandoverRecord record = store.Read(out _);
             lines.AddRange(record.OnLoopback.Select(v => $"{v} on lo"));
-            lines.AddRange(record.Settings.Select(s => $"{s.Path}: {s.Before} again"));
+            lines.AddRange(record.Settings.Select(s => $"{s} again"));
             lines.AddRange(PutBack(record, places));
             if (record.IsInKernel) store.Save(HandoverRecord.Nothing);
         }

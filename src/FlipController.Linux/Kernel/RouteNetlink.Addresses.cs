@@ -11,6 +11,9 @@ namespace FlipController.Linux.Kernel;
 /// <param name="IsLinkLocal">Of this link alone.</param>
 internal sealed record DeviceAddress(int Device, IPAddress Address, int Prefix, byte Protocol, bool IsLinkLocal);
 
+/// <summary>IPV4_DEVCONF_ in include/uapi/linux/ip.h.</summary>
+internal enum IPv4Setting : ushort { ArpAnnounce = 18, ArpIgnore = 19 }
+
 // Addresses and routes. Constants: include/uapi/linux/if_addr.h, rtnetlink.h.
 internal sealed partial class RouteNetlink
 {
@@ -19,7 +22,7 @@ internal sealed partial class RouteNetlink
     private const ushort AddressAddress = 1, AddressLocal = 2, AddressFlags = 8, AddressProtocol = 11; // IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_PROTO
     private const uint NoDuplicateDetection = 2; // IFA_F_NODAD
     private const ushort RouteDestination = 1, RouteDevice = 4, RouteGateway = 5; // RTA_DST, RTA_OIF, RTA_GATEWAY
-    private const ushort LinkHardwareAddress = 1; // IFLA_ADDRESS
+    private const ushort LinkHardwareAddress = 1, LinkFamilies = 26, InetSettings = 1; // IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_INET_CONF
     private const byte LinkScope = 253, HostScope = 254; // RT_SCOPE_LINK, RT_SCOPE_HOST
     private const byte Inet = 2, Inet6 = 10; // AF_INET, AF_INET6
 
@@ -100,6 +103,18 @@ internal sealed partial class RouteNetlink
                 if (attributes.Type == LinkHardwareAddress && attributes.Value.Length == 6) found[0] = new PhysicalAddress(attributes.Value.ToArray());
         });
         return found[0];
+    }
+
+    /// <summary>Equivalent to: <c>sysctl net.ipv4.conf.DEVICE.SETTING=VALUE</c>, without /proc. inet_set_link_af() in net/ipv4/devinet.c.</summary>
+    internal void SetIPv4Setting(string operation, int device, IPv4Setting setting, int value)
+    {
+        NetlinkMessage message = Message(NewLink, Asked, new LinkHeader { Index = device });
+        int families = message.BeginNest(LinkFamilies), inet = message.BeginNest(Inet), settings = message.BeginNest(InetSettings);
+        message.Put((ushort)setting, (uint)value);
+        message.EndNest(settings);
+        message.EndNest(inet);
+        message.EndNest(families);
+        _netlink.Request(operation, message);
     }
 
     private static NetlinkMessage AddressMessage(ushort type, NetlinkFlags flags, int device, IPAddress address, byte? protocol)
