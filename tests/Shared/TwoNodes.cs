@@ -275,6 +275,7 @@ public sealed class TwoNodes : IDisposable
             global_defs {
               router_id {{Name}}
               vrrp_version 3
+              vrrp_priority -20
               vrrp_notify_fifo {{Fifo}}
             }
             track_file handover {

@@ -1,6 +1,7 @@
 using System.Collections.Immutable;
 using FlipController.Core;
 using FlipController.Core.Handover;
+using FlipController.Daemon.Peer;
 using FlipController.Linux.Handover;
 using FlipController.Linux.State;
 
@@ -45,6 +46,28 @@ internal sealed partial class NodeHandover
         EndReceiving($"handover {named.Id} of the peer has ended");
         return new Done(true);
     });
+
+    /// <summary>Of one that the peer takes, and has not heard of for a while.</summary>
+    private Task<Done> UnderWayAsync(HandoverNamed named, CancellationToken stop) => InTurnQuietlyAsync(() =>
+        new Done(_record.Giving.Id == named.Id && _record.Giving.HasRules));
+
+    /// <summary>Its end may have been said while this daemon, or the link, was down.</summary>
+    private async Task AskWhetherUnderWayAsync(string id)
+    {
+        try
+        {
+            Done answer = await _peer.AskAsync("handover/under-way", new HandoverNamed(id), HandoverJson.Default.HandoverNamed, HandoverJson.Default.Done, s_answer, _stop.Token);
+            await InTurnQuietlyAsync(() =>
+            {
+                if (!answer.Was && _record.Receiving?.Id == id) EndReceiving($"handover {id} of the peer has ended meanwhile");
+                return true;
+            });
+        }
+        catch (PeerException)
+        {
+            // It is asked again.
+        }
+    }
 
     /// <summary>The peer wants back what it handed over.</summary>
     private Task<Done> ReturnAsync(HandoverNamed named, CancellationToken stop) => InTurnAsync(() =>

@@ -19,6 +19,9 @@ internal sealed partial class NodeHandover : IAsyncDisposable
     private static readonly TimeSpan s_rest = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan s_answer = TimeSpan.FromMilliseconds(500);
 
+    /// <summary>Who gives says something of it several times a second.</summary>
+    private static readonly TimeSpan s_silence = TimeSpan.FromSeconds(5);
+
     /// <summary>NEW connections go to a peer for so long after it has proven itself: less than a second.</summary>
     private static readonly TimeSpan s_lease = TimeSpan.FromMilliseconds(900);
 
@@ -65,6 +68,7 @@ internal sealed partial class NodeHandover : IAsyncDisposable
         if (!_record.Giving.HasRules && _record.Receiving is null) Keep(HandoverPhase.Returning);
         server.On("handover/receive", HandoverJson.Default.ReceiveAsk, HandoverJson.Default.ReceiveAnswer, ReceiveAsync);
         server.On("handover/end", HandoverJson.Default.HandoverNamed, HandoverJson.Default.Done, EndAsync);
+        server.On("handover/under-way", HandoverJson.Default.HandoverNamed, HandoverJson.Default.Done, UnderWayAsync);
         server.On("handover/return", HandoverJson.Default.HandoverNamed, HandoverJson.Default.Done, ReturnAsync);
         _work = Task.Run(LookOnAsync);
     }
@@ -178,6 +182,7 @@ internal sealed partial class NodeHandover : IAsyncDisposable
 
     private async Task LookOnceAsync()
     {
+        if (_record.Receiving is { } taken && _time.GetUtcNow() - _heard > s_silence) await AskWhetherUnderWayAsync(taken.Id);
         (string? id, HandoverPhase phase, ReceiveAsk? ask, ImmutableArray<FourTuple> naming) = await InTurnQuietlyAsync(Prepared);
         ReceiveAnswer? answer = null;
         string? trouble = null;
