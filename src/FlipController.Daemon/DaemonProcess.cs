@@ -2,6 +2,7 @@ using System.Net;
 using System.Net.Sockets;
 using System.Runtime.InteropServices;
 using FlipController.Core;
+using FlipController.Daemon.Keepalived;
 using FlipController.Daemon.Peer;
 using FlipController.Linux;
 using FlipController.Linux.Hold;
@@ -47,6 +48,8 @@ internal static class DaemonProcess
         {
             using StateLock _ = StateLock.Take(configuration.State);
             await RefuseOccupiedAsync(configuration.Control.Socket);
+            await using var node = new Node(configuration, TimeProvider.System, log);
+            node.Begin();
             OpenHolds(log); // before anything else: somebody may still wait for a daemon that was killed
             using var redirects = new Redirects(configuration.Runtime);
             using ForeignRules others = ForeignRules.Open();
@@ -58,7 +61,7 @@ internal static class DaemonProcess
             using ConntrackLedger? ledger = ConntrackLedger.Open(time);
             ledger?.Listen();
             await using PeerChannel? peer = configuration.Peer is { } other ? new PeerChannel(other, log) : null;
-            await using var fleet = new Fleet(configuration, file, redirects, others, deaths, ledger, time, setBy, log);
+            await using var fleet = new Fleet(configuration, file, redirects, others, deaths, ledger, time, setBy, log) { Restraint = node.RestraintOf };
             using var stopping = CancellationTokenSource.CreateLinkedTokenSource(stop);
             using PosixSignalRegistration term = PosixSignalRegistration.Create(PosixSignal.SIGTERM, c => Stop(c, stopping));
             using PosixSignalRegistration interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, c => Stop(c, stopping));
@@ -66,8 +69,9 @@ internal static class DaemonProcess
             using Socket control = SharedSocket.Bind(configuration.Control.Socket, configuration.Control.Group);
             await fleet.StartAsync();
             using NftWatch rules = NftWatch.Open(fleet.RulesChanged, others.Changed);
+            node.Run(fleet, peer);
             fleet.RulesChanged(); // what was done between the start of the first pair and now
-            await using WebApplication app = Api(configuration, control, fleet, log, stopping.Token);
+            await using WebApplication app = Api(configuration, control, fleet, node, log, stopping.Token);
             await app.StartAsync(CancellationToken.None);
             if (peer is not null) await peer.Server.ListenAsync(stopping.Token);
             notify.Send("READY=1\nSTATUS=" + $"{configuration.Pairs.Count} pairs");
@@ -180,7 +184,7 @@ internal static class DaemonProcess
     }
 
     private static WebApplication Api(
-        Configuration configuration, Socket control, Fleet fleet, Microsoft.Extensions.Logging.ILogger log, CancellationToken stopping)
+        Configuration configuration, Socket control, Fleet fleet, Node node, Microsoft.Extensions.Logging.ILogger log, CancellationToken stopping)
     {
         WebApplicationBuilder builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions());
         builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel =>
@@ -197,7 +201,7 @@ internal static class DaemonProcess
         builder.Services.AddSingleton<IHostLifetime, NoLifetime>();
         WebApplication app = builder.Build();
         app.UseRouting();
-        ControlApi.Map(app, fleet, log, stopping);
+        ControlApi.Map(app, fleet, node, log, stopping);
         return app;
     }
 
