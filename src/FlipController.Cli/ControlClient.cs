@@ -82,6 +82,14 @@ internal sealed class ControlClient : IDisposable
     public Task<CloseAnswer> CloseAsync(string pair, CloseRequest request, CancellationToken cancel) =>
         PostAsync(pair, "close", Body(request, WireJson.Default.CloseRequest), WireJson.Default.CloseAnswer, cancel);
 
+    public Task<HealthReport> HealthAsync(CancellationToken cancel) => GetAsync("v1/health", WireJson.Default.HealthReport, cancel);
+
+    public Task<CheckReport> NotifyAsync(KeepalivedEventRequest request, CancellationToken cancel) =>
+        PostAsync("v1/keepalived/events", Body(request, WireJson.Default.KeepalivedEventRequest), WireJson.Default.CheckReport, cancel);
+
+    public Task<NodeStatus> MaintenanceAsync(MaintenanceRequest request, CancellationToken cancel) =>
+        PostAsync("v1/maintenance", Body(request, WireJson.Default.MaintenanceRequest), WireJson.Default.NodeStatus, cancel);
+
     /// <summary>Notices as they come; it ends only when the daemon does.</summary>
     public async IAsyncEnumerable<PairNotice> EventsAsync(string? pair, [EnumeratorCancellation] CancellationToken cancel)
     {
@@ -135,10 +143,12 @@ internal sealed class ControlClient : IDisposable
         }
     }
 
-    private async Task<T> PostAsync<T>(string pair, string verb, HttpContent content, JsonTypeInfo<T> type, CancellationToken cancel)
+    private Task<T> PostAsync<T>(string pair, string verb, HttpContent content, JsonTypeInfo<T> type, CancellationToken cancel) =>
+        PostAsync(Path(pair, $"/{verb}"), content, type, cancel);
+
+    private async Task<T> PostAsync<T>(string path, HttpContent content, JsonTypeInfo<T> type, CancellationToken cancel)
     {
-        using HttpResponseMessage response =
-            await SendAsync(new HttpRequestMessage(HttpMethod.Post, Path(pair, $"/{verb}")) { Content = content }, cancel);
+        using HttpResponseMessage response = await SendAsync(new HttpRequestMessage(HttpMethod.Post, path) { Content = content }, cancel);
         return await AnswerAsync(response, type, cancel);
     }
 

@@ -73,7 +73,7 @@ internal sealed class Node : IAsyncDisposable
         if (_configuration.Keepalived is null) return;
         _maintenance.Load();
         _board.Load();
-        EventSpool.TakeUp(_configuration.State, (e, at) => _board.Hear(e, at, VrrpSource.Left), what => _log.LogWarning(new EventId(207, "Spool"), "{What}", what));
+        TakeUpLeft();
         PairKeepalivedOptions[] follows = [.. _configuration.Pairs.Values.Select(p => p.Keepalived).OfType<PairKeepalivedOptions>().DistinctBy(k => (k.Instance, k.Group))];
         // Of several it is not known which of them has which address.
         if (_configuration.Handover is { } handover && follows is [var one]) _board.LookAtAddresses(handover.Vips, one, _time.GetUtcNow());
@@ -82,6 +82,9 @@ internal sealed class Node : IAsyncDisposable
         Priority.Replace(_ => true, [.. dead, .. MaintenanceReason()]);
         Priority.Tell();
     }
+
+    /// <summary>What `flipctl notify` has left while no daemon answered, be it that it runs and did not answer in time.</summary>
+    private void TakeUpLeft() => EventSpool.TakeUp(_configuration.State, (e, at) => _board.HearLeft(e, at), what => _log.LogWarning(new EventId(207, "Spool"), "{What}", what));
 
     /// <summary>From now on, for as long as the daemon runs.</summary>
     public void Run(Fleet fleet, PeerChannel? peer)
@@ -212,7 +215,11 @@ internal sealed class Node : IAsyncDisposable
                 }
             }
             Priority.Replace(r => r.StartsWith(OfPairs, StringComparison.Ordinal), unhealthy);
-            if (_configuration.Keepalived is not null) Priority.Tell();
+            if (_configuration.Keepalived is not null)
+            {
+                Priority.Tell();
+                TakeUpLeft();
+            }
             foreach (Pair pair in pairs) pair.Restrain(RestraintOf(pair.Options, pair.State));
             await _wake.WaitAsync(s_look, stop);
         }

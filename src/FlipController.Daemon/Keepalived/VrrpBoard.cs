@@ -61,6 +61,10 @@ internal sealed class VrrpBoard(string stateDirectory, ILogger log)
         if (now != before) Hear(new VrrpEvent(kind, name, now, null), at, VrrpSource.Addresses);
     }
 
+    /// <summary>One that was left for later: what was heard since is newer.</summary>
+    public bool HearLeft(VrrpEvent e, DateTimeOffset at) =>
+        (Volatile.Read(ref _known).GetValueOrDefault((e.Kind, e.Name)) is not { } known || known.Since <= at) && Hear(e, at, VrrpSource.Left);
+
     /// <returns>Something is otherwise than before.</returns>
     public bool Hear(VrrpEvent e, DateTimeOffset at, VrrpSource source)
     {
