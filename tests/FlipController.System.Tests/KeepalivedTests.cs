@@ -126,6 +126,71 @@ public sealed class KeepalivedTests
         Assert.True(dead is { ExitCode: 1 } && dead.Error.Contains("pair edge: nothing of it lives and listens", StringComparison.Ordinal), $"{dead}");
     }
 
+    [Fact(Timeout = Limit)]
+    public async Task The_master_follows_only_what_the_backup_has_proven_and_an_operators_word_does_not_wait()
+    {
+        await using PairUnderTest a = await PairUnderTest.StartAsync(
+            new PairYaml
+            {
+                Top = "keepalived: {}\npeer: { listen: '10.77.0.2:9108', address: '10.77.0.1:9108', key: '{dir}/peer.key' }",
+                More = ["keepalived: { instance: VI_1, role: backup-first }"],
+            },
+            p => File.SetUnixFileMode(p.Files.Write("peer.key", new string('k', 40)), UnixFileMode.UserRead));
+        // The other node has the same file under the same path, as two nodes have.
+        string b = a.Files.Write("b.yaml", $$"""
+            control: { socket: {{a.Files["b.sock"]}} }
+            state: {{a.Files["b-state"]}}
+            runtime: {{a.Files["b-run"]}}
+            keepalived: {}
+            peer: { listen: '10.77.0.1:9108', address: '10.77.0.2:9108', key: '{{a.Files["peer.key"]}}' }
+            pairs:
+              edge:
+                haproxy: { config: [{{a.ConfigFile}}], settle: 10ms }
+                gate: { timeout: 10s }
+                watch: { undo: 3s }
+                keepalived: { instance: VI_1, role: backup-first }
+
+            """);
+        NetnsProcess other = a.Nets.Client.Start(Programs.Daemon, b, "--verbose");
+        await OtherAsync(s => s is { State: "steady" }, "the other node should serve");
+        await OnOtherAsync("notify", "INSTANCE", "VI_1", "BACKUP", "100");
+        await a.FlipctlAsync("notify", "INSTANCE", "VI_1", "MASTER", "150");
+        await UntilStateAsync(a, VrrpState.Master);
+
+        a.Write(PairUnderTest.Config("v2"));
+        await a.UntilAsync(s => s.HeldBack?.Contains("the peer has flipped to them, and its undo window is open", StringComparison.Ordinal) == true, "the MASTER should wait for the undo window of the BACKUP");
+        Assert.Equal("v1", await a.ServedByAsync());
+        PairStatus followed = await a.UntilAsync(s => s.LastFlip is { Trigger: "files", Outcome: "done" }, "the MASTER should follow");
+        FlipRecord led = (await OtherAsync(s => s.State == "steady", "the BACKUP should be at rest")).LastFlip!;
+        Assert.Equal(("files", "done"), (led.Trigger, led.Outcome));
+        Assert.True(followed.LastFlip!.Started >= led.Started + TimeSpan.FromSeconds(3), $"{led.Started} and then {followed.LastFlip.Started}");
+        Assert.Equal("v2", await a.ServedByAsync());
+
+        // Nobody answers: the change waits, and says why.
+        other.Signal(PairUnderTest.Kill);
+        await other.Exit(s_patience);
+        await a.UntilAsync(s => s.State == "steady", "the flip should be over");
+        a.Write(PairUnderTest.Config("v3"));
+        await a.UntilAsync(s => s.HeldBack?.Contains("does not say whether it has proven them", StringComparison.Ordinal) == true, "the change should wait");
+        await a.FlipAsync();
+        Assert.Equal("v3", await a.ServedByAsync());
+
+        async Task<Ran> OnOtherAsync(params string[] arguments) => await FlipctlProcess.FlipctlAsync([.. arguments, "--socket", a.Files["b.sock"]]);
+
+        async Task<PairStatus> OtherAsync(Func<PairStatus, bool> condition, string what)
+        {
+            Ran last = new(0, "", "");
+            PairStatus? status = null;
+            await Eventually.True(async () =>
+            {
+                last = await OnOtherAsync("status", "edge", "--json");
+                status = last.ExitCode == 0 ? JsonSerializer.Deserialize(last.Output, WireJson.Default.PairStatus) : null;
+                return status is not null && condition(status);
+            }, s_patience, () => $"{what}: {last}\n{other.Output}{other.Errors}");
+            return status!;
+        }
+    }
+
     /// <summary>The best of three, as the machine is not ours alone; all three must be taken.</summary>
     private static async Task NotifiedAsync(PairUnderTest pair, string config, string state, string said = "")
     {

@@ -62,7 +62,18 @@ internal sealed class Node : IAsyncDisposable
 
     public NodeStatus? Status => _configuration.Keepalived is null ? null : Priority.Status(_maintenance.Status, _fifo?.Trouble);
 
-    public HealthReport Health => new(!Priority.IsLowered, [.. Priority.Reasons]);
+    /// <summary>Looked at now: whoever asks may do so without a keepalived in the configuration, and the last look is up to a second old.</summary>
+    public HealthReport Health
+    {
+        get
+        {
+            ImmutableArray<string> reasons =
+            [
+                .. Priority.Reasons.Where(r => !r.StartsWith(OfPairs, StringComparison.Ordinal)), .. _pairs().Where(p => !p.IsHealthy).Select(p => Unhealthy(p.Name)),
+            ];
+            return new HealthReport(reasons.IsEmpty, reasons);
+        }
+    }
 
     /// <summary>
     /// Before anything else of the daemon: what was known, and what keepalived goes by until the pairs have been looked at. A pair of
@@ -208,7 +219,9 @@ internal sealed class Node : IAsyncDisposable
             {
                 bool healthy = pair.IsHealthy;
                 if (!healthy) unhealthy.Add(Unhealthy(pair.Name));
-                if (!_healthy.TryGetValue(pair.Name, out bool was) || was != healthy)
+                // One that is being started for the first time has not failed.
+                bool news = _healthy.TryGetValue(pair.Name, out bool was) ? was != healthy : healthy || pair.State.LastGood is not null;
+                if (news)
                 {
                     _healthy[pair.Name] = healthy;
                     _events.Post(OwnEvent.Of(pair.Name, healthy ? OwnState.Master : OwnState.Fault), [pair.Options]);
