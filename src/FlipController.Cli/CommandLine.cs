@@ -53,6 +53,7 @@ internal static class CommandLine
             DrainVerb.Create(), UndrainVerb.Create(), ConnectionsVerb.Create(), CloseVerb.Create(),
             HandoverVerb.Create(), HistoryVerb.Create(), WatchVerb.Create(), ProtectVerb.Create(), PlugVerb.Create(),
             CheckConfigVerb.Create(), RenderVerb.Create(), PlanVerb.Create(), DoctorVerb.Create(), ResetVerb.Create(),
+            NotifyVerb.Create(), CheckVerb.Create(), MaintenanceVerb.Create(),
             CompletionVerb.Create(),
         };
         // The library's own has -?, /? and /h, too, which no shell here would offer.

@@ -85,13 +85,21 @@ internal sealed class ControlClient : IDisposable
     public Task<HandoverReport> HandoverAsync(CancellationToken cancel) => GetAsync("v1/handover", WireJson.Default.HandoverReport, cancel);
 
     public Task<HandoverReport> StartHandoverAsync(HandoverStartRequest request, CancellationToken cancel) =>
-        PostToAsync("v1/handover/start", Body(request, WireJson.Default.HandoverStartRequest), WireJson.Default.HandoverReport, cancel);
+        PostAsync("v1/handover/start", Body(request, WireJson.Default.HandoverStartRequest), WireJson.Default.HandoverReport, cancel);
 
     public Task<HandoverReport> CancelHandoverAsync(CancellationToken cancel) =>
-        PostToAsync("v1/handover/cancel", null, WireJson.Default.HandoverReport, cancel);
+        PostAsync("v1/handover/cancel", null, WireJson.Default.HandoverReport, cancel);
 
     public Task<HandoverReport> FinishHandoverAsync(CancellationToken cancel) =>
-        PostToAsync("v1/handover/finish", null, WireJson.Default.HandoverReport, cancel);
+        PostAsync("v1/handover/finish", null, WireJson.Default.HandoverReport, cancel);
+
+    public Task<HealthReport> HealthAsync(CancellationToken cancel) => GetAsync("v1/health", WireJson.Default.HealthReport, cancel);
+
+    public Task<CheckReport> NotifyAsync(KeepalivedEventRequest request, CancellationToken cancel) =>
+        PostAsync("v1/keepalived/events", Body(request, WireJson.Default.KeepalivedEventRequest), WireJson.Default.CheckReport, cancel);
+
+    public Task<NodeStatus> MaintenanceAsync(MaintenanceRequest request, CancellationToken cancel) =>
+        PostAsync("v1/maintenance", Body(request, WireJson.Default.MaintenanceRequest), WireJson.Default.NodeStatus, cancel);
 
     /// <summary>Notices as they come; it ends only when the daemon does.</summary>
     public async IAsyncEnumerable<PairNotice> EventsAsync(string? pair, [EnumeratorCancellation] CancellationToken cancel)
@@ -147,9 +155,9 @@ internal sealed class ControlClient : IDisposable
     }
 
     private Task<T> PostAsync<T>(string pair, string verb, HttpContent content, JsonTypeInfo<T> type, CancellationToken cancel) =>
-        PostToAsync(Path(pair, $"/{verb}"), content, type, cancel);
+        PostAsync(Path(pair, $"/{verb}"), content, type, cancel);
 
-    private async Task<T> PostToAsync<T>(string path, HttpContent? content, JsonTypeInfo<T> type, CancellationToken cancel)
+    private async Task<T> PostAsync<T>(string path, HttpContent? content, JsonTypeInfo<T> type, CancellationToken cancel)
     {
         using HttpResponseMessage response = await SendAsync(new HttpRequestMessage(HttpMethod.Post, path) { Content = content }, cancel);
         return await AnswerAsync(response, type, cancel);

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using FlipController.Core;
+using FlipController.Core.Keepalived;
 using Spectre.Console;
 
 namespace FlipController.Cli;
@@ -22,11 +23,27 @@ internal static class StatusVerb
             if (call.Terminal.Printed(report)) return ExitCode.Done;
             foreach (PairStatus status in report.Pairs) Print(call.Terminal.Console, status);
             if (report.Pairs.IsEmpty) call.Terminal.Line("no pairs");
+            Print(call.Terminal.Console, report);
             return ExitCode.Done;
         }
         PairStatus one = await call.Daemon.PairAsync(pair, cancel);
         if (!call.Terminal.Printed(one)) Print(call.Terminal.Console, one);
         return ExitCode.Done;
+    }
+
+    /// <summary>What is about the node as a whole.</summary>
+    private static void Print(IAnsiConsole console, StatusReport report)
+    {
+        foreach (VrrpStanding s in report.Keepalived ?? [])
+        {
+            string colour = s.State switch { VrrpState.Master => "green", VrrpState.Backup => "yellow", _ => "red" };
+            string priority = s.Priority is { } value ? $", priority {value}" : "";
+            console.MarkupLineInterpolated(
+                $"keepalived   {s.Kind.ToString().ToLowerInvariant()} {s.Name} [{colour}]{s.State.ToString().ToUpperInvariant()}[/]{priority}, since {Phrases.Clock(s.Since)} ({s.Source.ToString().ToLowerInvariant()})");
+        }
+        if (report.Node is { Reasons.IsEmpty: false } node)
+            console.MarkupLineInterpolated($"node         [yellow]keepalived is told that this node should not have the addresses: {string.Join("; ", node.Reasons)}[/]");
+        if (report.Node?.Fault is { } fault) console.MarkupLineInterpolated($"node         [red]{fault}[/]");
     }
 
     private static void Print(IAnsiConsole console, PairStatus pair)
@@ -72,7 +89,8 @@ internal static class StatusVerb
             console.MarkupLineInterpolated(
                 $"  last flip  {flip.Id} {flip.Outcome} {Phrases.Ago(flip.Started)}, {flip.Trigger}, {way}, {took}");
         }
-        if (pair.Pending) console.MarkupLine("  [yellow]pending    a newer change waits for this flip to end[/]");
+        if (pair.HeldBack is { } restraint) console.MarkupLineInterpolated($"  [yellow]pending    a changed file waits, as {restraint}; `flipctl flip {pair.Name}` goes all the same[/]");
+        else if (pair.Pending) console.MarkupLine("  [yellow]pending    a newer change waits for this flip to end[/]");
         foreach (string warning in pair.Warnings) console.MarkupLineInterpolated($"  [yellow]warning    {warning}[/]");
         if (pair.Fault is not null) console.MarkupLineInterpolated($"  [red]fault      {pair.Fault}[/]");
         console.WriteLine();

@@ -1,13 +1,16 @@
 using System.Collections.Immutable;
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using FlipController.Core.Keepalived;
 
 namespace FlipController.Core;
 
 // What crosses the control socket, in both directions: `flipctl --json` prints these very records.
 // Names are camelCase; a name that carries a unit keeps it after an underscore (duration_ms), as operators grep for it.
 
-public sealed record StatusReport(ImmutableArray<PairStatus> Pairs);
+/// <param name="Keepalived">What is known of the instances and groups that keepalived has spoken of; null: it is not listened to.</param>
+/// <param name="Node">What keepalived is told of this node; null: it is told nothing.</param>
+public sealed record StatusReport(ImmutableArray<PairStatus> Pairs, ImmutableArray<VrrpStanding>? Keepalived = null, NodeStatus? Node = null);
 
 /// <param name="State">
 /// cold, preparing, gating, switching, watching, returning, restoring, steady, faulted, releasing or released.
@@ -24,12 +27,13 @@ public sealed record StatusReport(ImmutableArray<PairStatus> Pairs);
 /// <param name="Drain">The drain that was asked for and has not ended.</param>
 /// <param name="HeldSlot">The slot in which nothing starts, until undrain.</param>
 /// <param name="Fronts">Where the paths of unix sockets lead that the active generation serves; null: it serves none.</param>
+/// <param name="HeldBack">Why the change that waits does not begin though nothing is under way; null: it may, or none waits.</param>
 /// <param name="Unmanaged">The HAProxy that NEW connections were taken over from; null: none was.</param>
 public sealed record PairStatus(
     string Name, string State, GenerationStatus? Active, GenerationStatus? Standby, GenerationStatus? Previous,
     ImmutableArray<GenerationStatus> Retired, bool Pending, RedirectStatus Redirect, HoldStatus Hold, FlipRecord? LastFlip,
     DateTimeOffset? UndoEnds, string? Fault, ImmutableArray<string> Warnings, UnmanagedStatus? Unmanaged = null,
-    DrainStatus? Drain = null, Slot? HeldSlot = null, ImmutableArray<FrontStatus>? Fronts = null);
+    DrainStatus? Drain = null, Slot? HeldSlot = null, ImmutableArray<FrontStatus>? Fronts = null, string? HeldBack = null);
 
 /// <summary>A unix socket's path at which clients connect, as it is in the file system now.</summary>
 /// <param name="LeadsTo">The generation's socket; null: it is not our link.</param>
@@ -212,4 +216,9 @@ public sealed record ProtectReport(
 [JsonSerializable(typeof(ProtectReport))]
 [JsonSerializable(typeof(HandoverStartRequest))]
 [JsonSerializable(typeof(HandoverReport))]
+[JsonSerializable(typeof(KeepalivedEventRequest))]
+[JsonSerializable(typeof(VrrpStanding))]
+[JsonSerializable(typeof(MaintenanceRequest))]
+[JsonSerializable(typeof(NodeStatus))]
+[JsonSerializable(typeof(HealthReport))]
 public sealed partial class WireJson : JsonSerializerContext;

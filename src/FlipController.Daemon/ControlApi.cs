@@ -10,15 +10,16 @@ using Microsoft.AspNetCore.Http;
 namespace FlipController.Daemon;
 
 /// <summary>HTTP/JSON on the control socket: the records of Wire.cs, the same that flipctl prints.</summary>
-internal static class ControlApi
+internal static partial class ControlApi
 {
     private static readonly TimeSpan s_observation = TimeSpan.FromSeconds(5);
 
-    public static void Map(WebApplication app, Fleet fleet, NodeHandover? handover, ILogger log, CancellationToken stopping)
+    public static void Map(WebApplication app, Fleet fleet, Keepalived.Node node, NodeHandover? handover, ILogger log, CancellationToken stopping)
     {
         app.Use((context, next) => GuardAsync(context, next, log));
         app.Use((context, next) => AskedAsync(context, next, log));
-        app.MapGet("/v1/status", context => StatusAsync(context, fleet));
+        app.MapGet("/v1/status", context => StatusAsync(context, fleet, node));
+        MapNode(app, node);
         Pair(HttpMethods.Get, "", async (context, pair) =>
             await AnswerAsync(context, WireJson.Default.PairStatus, await pair.StatusAsync(context.RequestAborted)));
         Pair(HttpMethods.Get, "/history", (context, pair) =>
@@ -90,7 +91,7 @@ internal static class ControlApi
         app.MapGet("/metrics", async context =>
         {
             context.Response.ContentType = "text/plain; version=0.0.4; charset=utf-8";
-            await context.Response.WriteAsync(await Metrics.TextAsync(fleet, context.RequestAborted), context.RequestAborted);
+            await context.Response.WriteAsync(await Metrics.TextAsync(fleet, node, context.RequestAborted), context.RequestAborted);
         });
         app.MapFallback(context => RefuseAsync(context, 404, "usage", $"there is no {context.Request.Method} {context.Request.Path}"));
 
@@ -152,10 +153,10 @@ internal static class ControlApi
         return true;
     }
 
-    private static async Task StatusAsync(HttpContext context, Fleet fleet)
+    private static async Task StatusAsync(HttpContext context, Fleet fleet, Keepalived.Node node)
     {
         PairStatus[] pairs = await Task.WhenAll(fleet.Pairs.Select(p => p.StatusAsync(context.RequestAborted)));
-        await AnswerAsync(context, WireJson.Default.StatusReport, new StatusReport([.. pairs]));
+        await AnswerAsync(context, WireJson.Default.StatusReport, new StatusReport([.. pairs], node.Standings, node.Status));
     }
 
     /// <summary>TCP is for metrics alone; whatever fails is answered in the house's words.</summary>

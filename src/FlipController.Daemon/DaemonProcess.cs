@@ -3,6 +3,7 @@ using System.Net.Sockets;
 using System.Runtime.InteropServices;
 using FlipController.Core;
 using FlipController.Daemon.Handover;
+using FlipController.Daemon.Keepalived;
 using FlipController.Daemon.Peer;
 using FlipController.Linux;
 using FlipController.Linux.Hold;
@@ -48,6 +49,8 @@ internal static class DaemonProcess
         {
             using StateLock _ = StateLock.Take(configuration.State);
             await RefuseOccupiedAsync(configuration.Control.Socket);
+            await using var node = new Node(configuration, TimeProvider.System, log);
+            node.Begin();
             OpenHolds(log); // before anything else: somebody may still wait for a daemon that was killed
             using var redirects = new Redirects(configuration.Runtime);
             using ForeignRules others = ForeignRules.Open();
@@ -59,7 +62,7 @@ internal static class DaemonProcess
             using ConntrackLedger? ledger = ConntrackLedger.Open(time);
             ledger?.Listen();
             await using PeerChannel? peer = configuration.Peer is { } other ? new PeerChannel(other, log) : null;
-            await using var fleet = new Fleet(configuration, file, redirects, others, deaths, ledger, time, setBy, log);
+            await using var fleet = new Fleet(configuration, file, redirects, others, deaths, ledger, time, setBy, log) { Restraint = node.RestraintOf };
             using var stopping = CancellationTokenSource.CreateLinkedTokenSource(stop);
             using PosixSignalRegistration term = PosixSignalRegistration.Create(PosixSignal.SIGTERM, c => Stop(c, stopping));
             using PosixSignalRegistration interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, c => Stop(c, stopping));
@@ -67,12 +70,13 @@ internal static class DaemonProcess
             using Socket control = SharedSocket.Bind(configuration.Control.Socket, configuration.Control.Group);
             await fleet.StartAsync();
             using NftWatch rules = NftWatch.Open(fleet.RulesChanged, others.Changed);
+            node.Run(fleet, peer);
             fleet.RulesChanged(); // what was done between the start of the first pair and now
             await using NodeHandover? handover = configuration.Handover is { } options && peer is not null
-                ? new NodeHandover(configuration, options, fleet, peer.Client, new TrackFileLowering(configuration.Keepalived!.TrackFile!.Path, configuration.Keepalived.TrackFile.Weight), time, log)
+                ? new NodeHandover(configuration, options, fleet, peer.Client, node, time, log)
                 : null;
             handover?.Start(peer!.Server);
-            await using WebApplication app = Api(configuration, control, fleet, handover, log, stopping.Token);
+            await using WebApplication app = Api(configuration, control, fleet, node, handover, log, stopping.Token);
             await app.StartAsync(CancellationToken.None);
             if (peer is not null) await peer.Server.ListenAsync(stopping.Token);
             notify.Send("READY=1\nSTATUS=" + $"{configuration.Pairs.Count} pairs");
@@ -185,7 +189,7 @@ internal static class DaemonProcess
     }
 
     private static WebApplication Api(
-        Configuration configuration, Socket control, Fleet fleet, NodeHandover? handover, Microsoft.Extensions.Logging.ILogger log, CancellationToken stopping)
+        Configuration configuration, Socket control, Fleet fleet, Node node, NodeHandover? handover, Microsoft.Extensions.Logging.ILogger log, CancellationToken stopping)
     {
         WebApplicationBuilder builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions());
         builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel =>
@@ -202,7 +206,7 @@ internal static class DaemonProcess
         builder.Services.AddSingleton<IHostLifetime, NoLifetime>();
         WebApplication app = builder.Build();
         app.UseRouting();
-        ControlApi.Map(app, fleet, handover, log, stopping);
+        ControlApi.Map(app, fleet, node, handover, log, stopping);
         return app;
     }
 

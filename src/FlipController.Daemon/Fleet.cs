@@ -28,6 +28,9 @@ internal sealed class Fleet(
     /// <summary>Whoever adds or removes a base chain has it: a hold that is open would let go what waits in its queue.</summary>
     public Lock HoldTurn => _holdTurn;
 
+    /// <summary>Whether a changed file may flip a pair by itself; null: it may.</summary>
+    public Func<PairOptions, PairState, FlipRestraint?> Restraint { get; init; } = (_, _) => null;
+
     public Configuration Configuration => _configuration;
 
     public IEnumerable<Pair> Pairs => _pairs.Values.OrderBy(p => p.Name, StringComparer.Ordinal);
@@ -98,7 +101,7 @@ internal sealed class Fleet(
             new DrainLog(configuration.State, options.Name),
             _sessions.GetOrAdd(options.Name, _ => new DrainSessions()),
             options.Redirect.Method == RedirectMethod.Listener ? null : ledger, _holdTurn, others);
-        var pair = new Pair(edge, clockSetBy);
+        var pair = new Pair(edge, clockSetBy, s => Restraint(options, s));
         await pair.StartAsync();
         _pairs[options.Name] = pair;
         _ = WatchOverAsync(pair);

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text;
 using FlipController.Core;
+using FlipController.Core.Keepalived;
 using FlipController.Core.Machine;
 
 namespace FlipController.Daemon;
@@ -8,7 +9,7 @@ namespace FlipController.Daemon;
 /// <summary>The pairs in Prometheus' text format (version 0.0.4).</summary>
 internal static class Metrics
 {
-    public static async Task<string> TextAsync(Fleet fleet, CancellationToken stop)
+    public static async Task<string> TextAsync(Fleet fleet, Keepalived.Node node, CancellationToken stop)
     {
         PairStatus[] pairs = await Task.WhenAll(fleet.Pairs.Select(p => p.StatusAsync(stop)));
         var text = new StringBuilder();
@@ -35,7 +36,17 @@ internal static class Metrics
         Family("flipcontroller_flips_total", "counter", "Flips by how they ended, of those the history keeps.",
             fleet.Pairs.SelectMany(p => p.History().GroupBy(f => f.Outcome)
                 .Select(g => ($"pair=\"{p.Name}\",outcome=\"{g.Key}\"", (double)g.Count()))));
+        Family("flipcontroller_held_back", "gauge", "1 while a changed file waits because of keepalived's state.",
+            pairs.Select(p => ($"pair=\"{p.Name}\"", p.HeldBack is null ? 0.0 : 1)));
+        if (node.Standings is { } standings)
+            Family("flipcontroller_keepalived_state", "gauge", "1 for the state keepalived says an instance or group is in.", standings.SelectMany(s => Enum.GetValues<VrrpState>()
+                .Select(v => ($"kind=\"{s.Kind.ToString().ToLowerInvariant()}\",name=\"{Label(s.Name)}\",state=\"{v.ToString().ToUpperInvariant()}\"", v == s.State ? 1.0 : 0))));
+        if (node.Status is { } told)
+            text.Append(CultureInfo.InvariantCulture, $"# HELP flipcontroller_node_lowered 1 while keepalived is told that this node should not have the addresses.\n# TYPE flipcontroller_node_lowered gauge\nflipcontroller_node_lowered {(told.Lowered ? 1 : 0)}\n");
         return text.ToString();
+
+        // As the format has it: a backslash before itself, and before a quote, which no name here has.
+        static string Label(string name) => name.Replace("\\", "\\\\", StringComparison.Ordinal);
 
         static IEnumerable<(string Role, GenerationStatus? Generation)> Roles(PairStatus p) =>
         [

@@ -21,6 +21,7 @@ internal sealed partial class Pair : IAsyncDisposable
     private readonly PairEffects _effects;
     private readonly CancellationTokenSource _stop = new();
     private Task _work = Task.CompletedTask;
+    private readonly Func<PairState, FlipRestraint?> _restraint;
     private string? _unreadable;
     private NotReloaded? _notReloaded;
 
@@ -28,8 +29,10 @@ internal sealed partial class Pair : IAsyncDisposable
     private sealed record NotReloaded(Generation Active, string Why);
 
     /// <param name="clockSetBy">By how much the clock was set since what is saved was saved.</param>
-    public Pair(PairEdge edge, TimeSpan clockSetBy)
+    /// <param name="restraint">Whether a changed file may flip it by itself now; null: it may.</param>
+    public Pair(PairEdge edge, TimeSpan clockSetBy, Func<PairState, FlipRestraint?> restraint)
     {
+        _restraint = restraint;
         _edge = edge;
         PairState saved = Recovery.Load(edge, clockSetBy);
         _loop = new PairLoop(saved, edge.Store.Save, RunEffectAsync, edge.Notices, edge.Log, e => _effects!.AskAgain(e));
@@ -71,6 +74,7 @@ internal sealed partial class Pair : IAsyncDisposable
             Name, saved.Phase.Name, string.Join(", ", alive.Order()), redirectTo?.ToString() ?? "none");
         foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) Recovery.Note(_edge, generation);
         _loop.Post(new Restarted(_edge.Now, alive.ToImmutable(), redirectTo, _edge.Options.Drain.MaxRetired));
+        Restrain(_restraint(saved)); // before its files are looked at
         foreach (Generation generation in saved.Generations.Where(g => alive.Contains(g.Number))) _effects.Follow(generation);
         foreach (Generation generation in saved.Generations.Where(g => !alive.Contains(g.Number))) _effects.EndRemains(generation);
         _effects.Relieve();
@@ -255,7 +259,7 @@ internal sealed partial class Pair : IAsyncDisposable
                 ? new DrainStatus(order.Id, order.Wish.Slot, order.Generations, order.Wish.Deadline, order.Started, order.Wish.Reason)
                 : null,
             s.HeldSlot,
-            s.Active is { UnixFronts: { IsEmpty: false } paths } ? [.. paths.Select(f => FrontStatusOf(f.Path, s))] : null);
+            s.Active is { UnixFronts: { IsEmpty: false } paths } ? [.. paths.Select(f => FrontStatusOf(f.Path, s))] : null, s.HeldBack);
     }
 
     /// <summary>As it is now, whoever has put it there.</summary>

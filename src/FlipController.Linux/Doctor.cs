@@ -45,10 +45,11 @@ public static partial class Doctor
             lines.AddRange(pair.Server.EnvironmentFiles.Where(f => !f.StartsWith('-'))
                 .Select(f => Readable($"pair {pair.Name}: environment", f, warning: false)));
             lines.AddRange(pair.Server.AlsoWatch.Select(f => Readable($"pair {pair.Name}: also_watch", f, warning: true)));
-            foreach (string program in new[] { pair.Hooks.Switched, pair.Hooks.Drained, pair.Hooks.Failed }
+            foreach (string program in new[] { pair.Hooks.Switched, pair.Hooks.Drained, pair.Hooks.Failed, pair.Hooks.Notify }
                 .Where(h => !h.IsEmpty).Select(h => h[0]).Distinct())
                 lines.Add(Hook(pair.Name, program));
         }
+        lines.AddRange(Keepalived(looked));
         lines.Add(Directory("state directory", looked.State));
         lines.Add(Directory("runtime directory", looked.Runtime));
         lines.Add(Directory("control socket's directory", Path.GetDirectoryName(looked.Control.Socket) ?? "/"));

@@ -30,6 +30,9 @@ public sealed class CliTests : IDisposable
     [InlineData("doctor")]
     [InlineData("plug")]
     [InlineData("reset")]
+    [InlineData("notify")]
+    [InlineData("check")]
+    [InlineData("maintenance")]
     [InlineData("completion")]
     public async Task Help_of_every_verb_has_examples_that_name_it(string verb)
     {

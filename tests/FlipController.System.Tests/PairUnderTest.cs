@@ -44,6 +44,10 @@ internal sealed record PairYaml
     /// <summary>The name of the configuration file, and what it holds at first; none: a command pair has no file.</summary>
     public string? ConfigName { get; init; } = "haproxy.cfg";
     public string Config { get; init; } = PairUnderTest.Config("v1");
+    /// <summary>Lines beside <c>pairs:</c>; {dir} is the test's directory.</summary>
+    public string Top { get; init; } = "";
+    /// <summary>More keys of the pair, a line each.</summary>
+    public string[] More { get; init; } = [];
     /// <summary>It serves no port 80, only the paths of unix sockets.</summary>
     public bool OnlyPaths { get; init; }
 }
@@ -186,6 +190,7 @@ internal sealed class PairUnderTest : IAsyncDisposable
         control: { socket: {{Socket}} }
         state: {{Files["state"]}}
         runtime: {{Files["run"]}}
+        {{yaml.Top.Replace("{dir}", Files.Path, StringComparison.Ordinal)}}
         pairs:
           {{Name}}:
             {{(yaml.Command is null ? "haproxy" : "command")}}: { config: [{{(yaml.ConfigName is null ? "" : ConfigFile)}}], watch: {{(yaml.FlipsByItself ? "true" : "false")}}, settle: 10ms, also_watch: [{{string.Join(", ", yaml.AlsoWatch.Select(n => Files[n]))}}]{{(yaml.Command is { } command ? $", {command}" : yaml.Haproxy).Replace("{dir}", Files.Path, StringComparison.Ordinal)}} }
@@ -195,6 +200,7 @@ internal sealed class PairUnderTest : IAsyncDisposable
             {{(yaml.Command is null ? $"continuity: {yaml.Continuity}" : "")}}
             hold: {{yaml.Hold}}
             redirect: {{yaml.Redirect}}
+            {{string.Join("\n    ", yaml.More).Replace("{dir}", Files.Path, StringComparison.Ordinal)}}
 
         """;
 
@@ -281,6 +287,9 @@ internal sealed class PairUnderTest : IAsyncDisposable
     }
 
     public async Task<PairStatus> StatusAsync() => await GetAsync($"/v1/pairs/{Name}", WireJson.Default.PairStatus);
+
+    /// <summary>Of the whole node.</summary>
+    public async Task<StatusReport> ReportAsync() => await GetAsync("/v1/status", WireJson.Default.StatusReport);
 
     public async Task<HistoryReport> HistoryAsync() => await GetAsync($"/v1/pairs/{Name}/history", WireJson.Default.HistoryReport);
 

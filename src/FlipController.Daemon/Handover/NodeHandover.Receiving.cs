@@ -97,7 +97,7 @@ internal sealed partial class NodeHandover
     /// <summary>Why NEW connections cannot be taken now; null: they can.</summary>
     private string? NotReady(ImmutableArray<PairServices> wanted)
     {
-        if (_lowering.Otherwise is { } lowered) return $"it is lowered itself: {lowered}";
+        if (_thisNode.Priority.Reasons.FirstOrDefault(r => r != HandoverStore.Reason) is { } lowered) return $"it should not have the VIPs itself: {lowered}";
         foreach (PairServices asked in wanted)
         {
             if (_fleet.Find(asked.Pair) is not { } pair) return $"it has no pair {asked.Pair}";

@@ -2,6 +2,8 @@ using System.Collections.Immutable;
 using System.Net;
 using FlipController.Core;
 using FlipController.Core.Handover;
+using FlipController.Core.Keepalived;
+using FlipController.Daemon.Keepalived;
 using FlipController.Daemon.Peer;
 using FlipController.Linux.Handover;
 using FlipController.Linux.State;
@@ -28,7 +30,7 @@ internal sealed partial class NodeHandover : IAsyncDisposable
     private readonly HandoverOptions _options;
     private readonly Fleet _fleet;
     private readonly PeerClient _peer;
-    private readonly INodeLowering _lowering;
+    private readonly Node _thisNode;
     private readonly HandoverStore _store;
     private readonly HandoverKernel _kernel;
     private readonly TimeProvider _time;
@@ -47,23 +49,21 @@ internal sealed partial class NodeHandover : IAsyncDisposable
     private bool _mustNameAll = true;
     private Task _work = Task.CompletedTask;
 
-    public NodeHandover(Configuration configuration, HandoverOptions options, Fleet fleet, PeerClient peer, INodeLowering lowering, TimeProvider time, ILogger log)
+    public NodeHandover(Configuration configuration, HandoverOptions options, Fleet fleet, PeerClient peer, Node node, TimeProvider time, ILogger log)
     {
-        (_options, _fleet, _peer, _lowering, _time, _log) = (options, fleet, peer, lowering, time, log);
+        (_options, _fleet, _peer, _thisNode, _time, _log) = (options, fleet, peer, node, time, log);
         _store = new HandoverStore(configuration.State);
         _kernel = new HandoverKernel(options, IPEndPoint.Parse(configuration.Peer!.Address).Address, fleet.HoldTurn);
         _record = _store.Read(out string? broken);
         if (broken is not null) log.LogError(new EventId(180, "HandoverLost"), "{Broken}; `flipctl reset` removes what a handover may have left", broken);
     }
 
-    public bool IsLowered => _record.Giving.IsLowered;
-
     /// <summary>Takes up what was under way, and answers the peer from now on.</summary>
     public void Start(PeerServer server)
     {
         _heard = _ledAt = _time.GetUtcNow();
         // Before keepalived hears anything else of us.
-        if (_record.Giving.IsLowered) _lowering.Lower();
+        if (_record.Giving.IsLowered) _thisNode.Priority.Lower(HandoverStore.Reason);
         // Whatever a daemon that was killed at the end of one has left.
         if (!_record.Giving.HasRules && _record.Receiving is null) Keep(HandoverPhase.Returning);
         server.On("handover/receive", HandoverJson.Default.ReceiveAsk, HandoverJson.Default.ReceiveAnswer, ReceiveAsync);
@@ -251,7 +251,7 @@ internal sealed partial class NodeHandover : IAsyncDisposable
         _says = new PeerSays(answer.Why, answer.HoldsVips, answer.Connections, answer.IsGiving);
         if (_said is not null) (_said, _) = (null, 0);
         // Now the peer knows every connection that is here: the VIPs may go.
-        if (_record.Giving is { IsLowered: true, Phase: not HandoverPhase.Recalling } && answer.Why is null) _lowering.Lower();
+        if (_record.Giving is { IsLowered: true, Phase: not HandoverPhase.Recalling } && answer.Why is null) _thisNode.Priority.Lower(HandoverStore.Reason);
     }
 
     private HandoverLook Look(string? trouble) => new(_says, trouble, _census.Live, !_kernel.Held().IsEmpty, _time.GetUtcNow() - _ledAt);
@@ -269,9 +269,12 @@ internal sealed partial class NodeHandover : IAsyncDisposable
             if (before.Phase is HandoverPhase.None or HandoverPhase.Returning && next.Phase == HandoverPhase.Proving) (_mustNameAll, _ledAt) = (true, _time.GetUtcNow());
             _log.LogInformation(new EventId(182, "Handover"), "handover {Id}: {Phase}{Outcome}", next.Id, HandoverMachine.Name(next.Phase),
                 next.Outcome is { } outcome && next.Outcome != before.Outcome ? $": {outcome}" : "");
+            if (next.Phase == HandoverPhase.Emptying && before.Phase == HandoverPhase.Proving) _thisNode.Tell(OwnState.Handover);
+            if (next.Phase == HandoverPhase.Returning || (next.Phase == HandoverPhase.None && before.Phase is not (HandoverPhase.Proving or HandoverPhase.Returning)))
+                _thisNode.Tell(OwnState.Normal);
         }
         if (next.Note is { } note && note != before.Note) _log.LogWarning(new EventId(183, "HandoverNote"), "handover {Id}: {Note}", next.Id, note);
-        if (!next.IsLowered && before.IsLowered) _lowering.Raise();
+        if (!next.IsLowered && before.IsLowered) _thisNode.Priority.Raise(HandoverStore.Reason);
         Keep(before.Phase);
         foreach (HandoverEffect effect in decision.Effects) _ = TellAsync(effect, before.Id ?? next.Id!);
     }

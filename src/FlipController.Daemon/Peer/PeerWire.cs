@@ -12,8 +12,13 @@ internal sealed record PeerHello(string Boot);
 /// </param>
 internal sealed record PeerFault(string Code, string Sentence, string? Boot = null);
 
+/// <summary>Has the pair of this name flipped to files with this content, with the way back closed?</summary>
+internal sealed record ProvenAsk(string Pair, string Content);
+
 /// <summary>What goes between two nodes' daemons.</summary>
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
 [JsonSerializable(typeof(PeerHello))]
 [JsonSerializable(typeof(PeerFault))]
+[JsonSerializable(typeof(ProvenAsk))]
+[JsonSerializable(typeof(Core.Keepalived.PeerProof))]
 internal sealed partial class PeerJson : JsonSerializerContext;

@@ -3,7 +3,7 @@ using System.Text;
 
 namespace FlipController.Linux.Kernel;
 
-internal enum FileKind { Other, Link, Socket, Directory }
+internal enum FileKind { Other, Link, Socket, Directory, Fifo }
 
 /// <summary>What stat(2) tells, which .NET does not.</summary>
 /// <param name="Inode">As unix_diag tells it: its lower half.</param>
@@ -36,7 +36,7 @@ internal readonly unsafe partial record struct FileStatus(FileKind Kind, uint In
             }
         }
         int mode = *(ushort*)(status + 28); // stx_mode
-        FileKind kind = (mode & 0xf000) switch { 0xa000 => FileKind.Link, 0xc000 => FileKind.Socket, 0x4000 => FileKind.Directory, _ => FileKind.Other };
+        FileKind kind = (mode & 0xf000) switch { 0xa000 => FileKind.Link, 0xc000 => FileKind.Socket, 0x4000 => FileKind.Directory, 0x1000 => FileKind.Fifo, _ => FileKind.Other };
         // stx_ino, stx_dev_major, stx_dev_minor, stx_uid, stx_gid
         return new FileStatus(kind, (uint)*(ulong*)(status + 32), *(uint*)(status + 136) << 20 | *(uint*)(status + 140),
             *(uint*)(status + 20), *(uint*)(status + 24), mode & 0xfff);

@@ -63,6 +63,8 @@ internal sealed partial class RouteNetlink : IDisposable
 
     internal void SetUp(Link link) => _netlink.Request($"set device {link.Name} up", SetUp(link.Index));
 
+    internal void SetDown(Link link) => _netlink.Request($"set device {link.Name} down", SetDown(link.Index));
+
     internal void DeleteLink(Link link) => _netlink.Request($"delete device {link.Name}", DeleteLink(link.Index));
 
     /// <summary>Of one device; those the kernel made by itself (noqueue, pfifo_fast) have handle 0.</summary>
@@ -108,6 +110,9 @@ internal sealed partial class RouteNetlink : IDisposable
 
     /// <summary>Equivalent to: <c>ip link set NAME up</c>.</summary>
     internal static NetlinkMessage SetUp(int device) => Message(NewLink, Asked, new LinkHeader { Index = device, Flags = Up, Change = Up });
+
+    /// <summary>Equivalent to: <c>ip link set NAME down</c>.</summary>
+    internal static NetlinkMessage SetDown(int device) => Message(NewLink, Asked, new LinkHeader { Index = device, Change = Up });
 
     /// <summary>Equivalent to: <c>ip link delete NAME</c>.</summary>
     internal static NetlinkMessage DeleteLink(int device) => Message(DelLink, Asked, new LinkHeader { Index = device });

@@ -26,6 +26,9 @@ public sealed record ReceivingRecord(string Id, HandoverPhase Phase, DateTimeOff
 /// <summary>STATE/handover.json.</summary>
 public sealed class HandoverStore(string stateDirectory)
 {
+    /// <summary>Why a node that was handed over should not have the VIPs.</summary>
+    public const string Reason = "handed over to the peer";
+
     private readonly string _path = Path.Combine(stateDirectory, "handover.json");
 
     /// <param name="broken">What was wrong with what is there; null: nothing.</param>

@@ -38,6 +38,12 @@ public static partial class SharedSocket
         return socket;
     }
 
+    /// <summary>The group may read it; without such a group it stays the owner's.</summary>
+    internal static void Share(string path, string group)
+    {
+        if (GroupId(group) is { } id) _ = ChangeOwner(path, uint.MaxValue, id);
+    }
+
     /// <summary>From group(5); null when this host has no such group.</summary>
     private static uint? GroupId(string name)
     {
