@@ -82,6 +82,17 @@ internal sealed class ControlClient : IDisposable
     public Task<CloseAnswer> CloseAsync(string pair, CloseRequest request, CancellationToken cancel) =>
         PostAsync(pair, "close", Body(request, WireJson.Default.CloseRequest), WireJson.Default.CloseAnswer, cancel);
 
+    public Task<HandoverReport> HandoverAsync(CancellationToken cancel) => GetAsync("v1/handover", WireJson.Default.HandoverReport, cancel);
+
+    public Task<HandoverReport> StartHandoverAsync(HandoverStartRequest request, CancellationToken cancel) =>
+        PostToAsync("v1/handover/start", Body(request, WireJson.Default.HandoverStartRequest), WireJson.Default.HandoverReport, cancel);
+
+    public Task<HandoverReport> CancelHandoverAsync(CancellationToken cancel) =>
+        PostToAsync("v1/handover/cancel", null, WireJson.Default.HandoverReport, cancel);
+
+    public Task<HandoverReport> FinishHandoverAsync(CancellationToken cancel) =>
+        PostToAsync("v1/handover/finish", null, WireJson.Default.HandoverReport, cancel);
+
     /// <summary>Notices as they come; it ends only when the daemon does.</summary>
     public async IAsyncEnumerable<PairNotice> EventsAsync(string? pair, [EnumeratorCancellation] CancellationToken cancel)
     {
@@ -135,10 +146,12 @@ internal sealed class ControlClient : IDisposable
         }
     }
 
-    private async Task<T> PostAsync<T>(string pair, string verb, HttpContent content, JsonTypeInfo<T> type, CancellationToken cancel)
+    private Task<T> PostAsync<T>(string pair, string verb, HttpContent content, JsonTypeInfo<T> type, CancellationToken cancel) =>
+        PostToAsync(Path(pair, $"/{verb}"), content, type, cancel);
+
+    private async Task<T> PostToAsync<T>(string path, HttpContent? content, JsonTypeInfo<T> type, CancellationToken cancel)
     {
-        using HttpResponseMessage response =
-            await SendAsync(new HttpRequestMessage(HttpMethod.Post, Path(pair, $"/{verb}")) { Content = content }, cancel);
+        using HttpResponseMessage response = await SendAsync(new HttpRequestMessage(HttpMethod.Post, path) { Content = content }, cancel);
         return await AnswerAsync(response, type, cancel);
     }
 

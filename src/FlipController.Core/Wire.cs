@@ -210,4 +210,6 @@ public sealed record ProtectReport(
 [JsonSerializable(typeof(DrainCurve))]
 [JsonSerializable(typeof(DrainsReport))]
 [JsonSerializable(typeof(ProtectReport))]
+[JsonSerializable(typeof(HandoverStartRequest))]
+[JsonSerializable(typeof(HandoverReport))]
 public sealed partial class WireJson : JsonSerializerContext;

@@ -2,6 +2,7 @@ using System.Net;
 using System.Net.Sockets;
 using System.Runtime.InteropServices;
 using FlipController.Core;
+using FlipController.Daemon.Handover;
 using FlipController.Daemon.Peer;
 using FlipController.Linux;
 using FlipController.Linux.Hold;
@@ -67,7 +68,11 @@ internal static class DaemonProcess
             await fleet.StartAsync();
             using NftWatch rules = NftWatch.Open(fleet.RulesChanged, others.Changed);
             fleet.RulesChanged(); // what was done between the start of the first pair and now
-            await using WebApplication app = Api(configuration, control, fleet, log, stopping.Token);
+            await using NodeHandover? handover = configuration.Handover is { } options && peer is not null
+                ? new NodeHandover(configuration, options, fleet, peer.Client, new TrackFileLowering(configuration.Keepalived!.TrackFile!.Path, configuration.Keepalived.TrackFile.Weight), time, log)
+                : null;
+            handover?.Start(peer!.Server);
+            await using WebApplication app = Api(configuration, control, fleet, handover, log, stopping.Token);
             await app.StartAsync(CancellationToken.None);
             if (peer is not null) await peer.Server.ListenAsync(stopping.Token);
             notify.Send("READY=1\nSTATUS=" + $"{configuration.Pairs.Count} pairs");
@@ -180,7 +185,7 @@ internal static class DaemonProcess
     }
 
     private static WebApplication Api(
-        Configuration configuration, Socket control, Fleet fleet, Microsoft.Extensions.Logging.ILogger log, CancellationToken stopping)
+        Configuration configuration, Socket control, Fleet fleet, NodeHandover? handover, Microsoft.Extensions.Logging.ILogger log, CancellationToken stopping)
     {
         WebApplicationBuilder builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions());
         builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel =>
@@ -197,7 +202,7 @@ internal static class DaemonProcess
         builder.Services.AddSingleton<IHostLifetime, NoLifetime>();
         WebApplication app = builder.Build();
         app.UseRouting();
-        ControlApi.Map(app, fleet, log, stopping);
+        ControlApi.Map(app, fleet, handover, log, stopping);
         return app;
     }
 

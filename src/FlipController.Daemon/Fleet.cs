@@ -25,6 +25,9 @@ internal sealed class Fleet(
 
     public NoticeBoard Notices { get; } = new();
 
+    /// <summary>Whoever adds or removes a base chain has it: a hold that is open would let go what waits in its queue.</summary>
+    public Lock HoldTurn => _holdTurn;
+
     public Configuration Configuration => _configuration;
 
     public IEnumerable<Pair> Pairs => _pairs.Values.OrderBy(p => p.Name, StringComparer.Ordinal);

@@ -65,6 +65,8 @@ internal static class StateTable
         ("undrained", _ => new Undrained(s_now, null, 1)),
         ("our rules changed", _ => new RulesChanged(s_now)),
         ("flip asked, the other slot held", s => s.Active is null ? null : new FlipAsked(s_now, s_wish)),
+        ("files changed, while that is held back", s => new FlipAsked(s_now, s_wish with { Trigger = FlipTrigger.Files, ContentSha256 = "sha-new" })),
+        ("held back no more, a change waits", _ => new RestraintChanged(s_now, null)),
         ("retired died", _ => new GenerationDied(s_now, 9, "died")),
         ("drain deadline", _ => new DrainDue(s_now, 9)),
         ("retry due", _ => new RetryDue(s_now, 1)),
@@ -92,11 +94,17 @@ internal static class StateTable
         text.Append("| event |").AppendJoin('|', s_states.Select(s => $" {Named(s.Phase)} ")).Append("|\n");
         text.Append("|---|").AppendJoin('|', s_states.Select(_ => "---")).Append("|\n");
         foreach (var (name, make) in s_events)
-            text.Append($"| {name} |").AppendJoin('|', s_states.Select(s => $" {Cell(name.EndsWith("held", StringComparison.Ordinal) ? Held(s) : s, make(s))} ")).Append("|\n");
+            text.Append($"| {name} |").AppendJoin('|', s_states.Select(s => $" {Cell(name.EndsWith("held", StringComparison.Ordinal) ? Held(s) : name.Contains("held back", StringComparison.Ordinal) ? Restrained(s, name) : s, make(s))} ")).Append("|\n");
         return text.ToString();
     }
 
     private static PairState Held(PairState s) => s with { HeldSlot = s.Active?.Slot.Other() };
+
+    private static PairState Restrained(PairState s, string name) => s with
+    {
+        Restraint = new FlipRestraint("BACKUP"),
+        Pending = name.Contains("waits", StringComparison.Ordinal) ? s_wish with { Trigger = FlipTrigger.Files, ContentSha256 = "sha-new" } : null,
+    };
 
     private static string Named(Phase phase) => phase is Releasing { IsProven: true } ? "releasing, proven" : phase.Name;
 

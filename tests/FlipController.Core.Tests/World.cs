@@ -41,7 +41,7 @@ internal sealed class World
     public void Step(byte action, byte argument)
     {
         _now += TimeSpan.FromSeconds(1);
-        switch (action % 19)
+        switch (action % 20)
         {
             case 0 or 1:
                 _disk++;
@@ -100,6 +100,14 @@ internal sealed class World
             case 18:
                 if (State.Active is { } silent) Deliver(new FoundSilent(_now, silent.Number, "does not answer"));
                 break;
+            case 19: // keepalived's state, or the peer's word for some files
+                Deliver(new RestraintChanged(_now, (argument % 3) switch
+                {
+                    0 => new FlipRestraint("BACKUP"),
+                    1 => new FlipRestraint("MASTER", Files().ContentSha256),
+                    _ => null,
+                }));
+                break;
             case 11:
                 if (State.Retired.Length > 0)
                     Deliver(new DrainDue(_now, State.Retired[argument % State.Retired.Length].Generation.Number));
@@ -112,6 +120,7 @@ internal sealed class World
     public void Converge()
     {
         Undrain();
+        Deliver(new RestraintChanged(_now, null));
         for (int i = 0; i < 200; i++)
         {
             Tell();
@@ -173,6 +182,8 @@ internal sealed class World
         if (decision is not Next next) return;
         State = next.State;
         Must(State.HeldSlot is not { } shut || State.Phase is not Preparing preparing || preparing.Run.Slot != shut, "a standby is made in the held slot");
+        Must(State is not { Active: not null, Phase: Preparing { Run.Wish: var begun } } || before.Phase is Preparing || State.Restraint?.HoldsBack(begun) != true,
+            "a changed file flips while it is held back");
         Visited.Add(State.Phase.Kind);
         bool nothingMoved = e is PrepareFailed or GateFailed or Prepared
             || (e is GenerationDied died && died.Number == before.Phase.Standby?.Number);

@@ -7,7 +7,7 @@ public enum PairEventKind
     FlipAsked, RollbackAsked, Prepared, PrepareFailed, GatePassed, GateFailed, Switched, SwitchFailed,
     UndoElapsed, WorseFound, GenerationDied, DrainDue, RetryDue, Restarted,
     ReleaseAsked, FallbackProven, FallbackFailed, Cleared, ClearFailed,
-    DrainAsked, DrainCancelled, Undrained, RulesChanged, FoundSilent,
+    DrainAsked, DrainCancelled, Undrained, RulesChanged, FoundSilent, RestraintChanged,
 }
 
 /// <summary>Everything a pair can learn. Time, the results of effects and what a restart found enter here and nowhere else.</summary>
@@ -140,6 +140,13 @@ public sealed record DrainDue(DateTimeOffset At, int Number) : PairEvent(At)
 public sealed record RetryDue(DateTimeOffset At, int Ticket) : PairEvent(At)
 {
     public override PairEventKind Kind => PairEventKind.RetryDue;
+}
+
+/// <summary>Whether a changed file flips the pair by itself is otherwise than before.</summary>
+/// <param name="Restraint">Null: it does.</param>
+public sealed record RestraintChanged(DateTimeOffset At, FlipRestraint? Restraint) : PairEvent(At)
+{
+    public override PairEventKind Kind => PairEventKind.RestraintChanged;
 }
 
 /// <summary>Something about our rules in the kernel changed, whoever did it.</summary>

@@ -163,13 +163,13 @@ public static partial class PairMachine
 
     /// <summary>The change that waits and may begin now.</summary>
     private static FlipWish? Due(PairState s) =>
-        s.Pending is { } wish && !IsLive(s, wish) && !IsBlocked(s) && !IsMovedAlready(s, wish) ? wish : null;
+        s.Pending is { } wish && !IsLive(s, wish) && !IsBlocked(s) && !IsHeldBack(s, wish) && !IsMovedAlready(s, wish) ? wish : null;
 
     /// <summary>What a flip would be made for has left, or the drain is over.</summary>
     private static bool IsMovedAlready(PairState s, FlipWish wish) => wish.Trigger == FlipTrigger.Drain
         && (s.Active is null || s.Drain?.Generations.Contains(s.Active.Number) != true);
 
-    /// <summary>Only a change that a held slot keeps waiting goes on waiting.</summary>
+    /// <summary>Only a change that a held slot or keepalived's state keeps waiting goes on waiting.</summary>
     private static PairState Rested(PairState s) =>
-        s.Pending is { Trigger: FlipTrigger.Files } wish && IsBlocked(s) && !IsLive(s, wish) ? s : s with { Pending = null };
+        s.Pending is { Trigger: FlipTrigger.Files } wish && (IsBlocked(s) || IsHeldBack(s, wish)) && !IsLive(s, wish) ? s : s with { Pending = null };
 }

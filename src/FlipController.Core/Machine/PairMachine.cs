@@ -69,8 +69,10 @@ public static partial class PairMachine
                     : new Ignored("nothing is to be led anywhere, or that is being changed");
             case PairEventKind.FlipAsked when IsRefusedByHold(s, ((FlipAsked)e).Wish):
                 return new Denied(Refusal.SlotHeld);
-            case PairEventKind.FlipAsked when s.Phase is Steady or Watching && IsBlocked(s) && !IsLive(s, ((FlipAsked)e).Wish)
-                && ((FlipAsked)e).Wish.Trigger == FlipTrigger.Files:
+            case PairEventKind.RestraintChanged:
+                return Restrain(s, (RestraintChanged)e);
+            case PairEventKind.FlipAsked when s.Phase is Steady or Watching && !IsLive(s, ((FlipAsked)e).Wish)
+                && ((FlipAsked)e).Wish.Trigger == FlipTrigger.Files && (IsBlocked(s) || IsHeldBack(s, ((FlipAsked)e).Wish)):
                 return new Next(Waiting(s, ((FlipAsked)e).Wish), []);
             default:
                 break;
@@ -328,7 +330,12 @@ public static partial class PairMachine
             : wish.FromGeneration == s.BeforeLast ? s.BeforeLastBinary : null;
         var run = new FlipRun(s.LastFlipId + 1, wish, s.LastNumber + 1, slot, s.Active?.Number, at, binary);
         return new Next(
-            s with { LastNumber = run.Number, LastFlipId = run.Id, Pending = null, RetryTicket = null, Phase = new Preparing(run, undo) },
+            s with
+            {
+                LastNumber = run.Number, LastFlipId = run.Id, RetryTicket = null, Phase = new Preparing(run, undo),
+                // What runs already is started again: a change that is held back goes on waiting.
+                Pending = wish.FromGeneration is not null && IsHeldBack(s, s.Pending) ? s.Pending : null,
+            },
             [new Prepare(run, s.Active, s.IsAdopted || wish.Trigger == FlipTrigger.Adopt)]);
     }
 
@@ -367,11 +374,25 @@ public static partial class PairMachine
         wish.Trigger == FlipTrigger.Files && wish.ContentSha256 is { } sha
         && s.Active is { } active && (sha == active.ContentSha256 || sha == s.LeftContent);
 
-    private static Decision Live(PairState s, FlipWish wish) =>
+    private static Decision Live(PairState s, FlipWish wish)
+    {
         // The bad change was taken back on disk: what was wrong is wrong no more.
-        s.Fault is null || wish.ContentSha256 == s.LeftContent
-            ? new Ignored("the files hold what the active generation runs, or what was gone back from")
-            : new Next(s with { Fault = null }, []);
+        bool mended = s.Fault is not null && wish.ContentSha256 != s.LeftContent;
+        // So was one that was held back: it waits no more.
+        bool withdrawn = s.Pending is { Trigger: FlipTrigger.Files };
+        if (!mended && !withdrawn) return new Ignored("the files hold what the active generation runs, or what was gone back from");
+        return new Next(s with { Fault = mended ? null : s.Fault, Pending = withdrawn ? null : s.Pending }, []);
+    }
+
+    /// <summary>Of the change that waits, that of the files alone: nobody has said that it shall be.</summary>
+    private static bool IsHeldBack(PairState s, FlipWish? wish) => wish is not null && s.Restraint?.HoldsBack(wish) == true;
+
+    private static Decision Restrain(PairState s, RestraintChanged e)
+    {
+        if (e.Restraint == s.Restraint) return new Ignored("that is known");
+        s = s with { Restraint = e.Restraint };
+        return s.Phase is Steady or Watching or Faulted && Due(s) is { } wish ? Begin(s, wish, e.At, (s.Phase as Watching)?.Undo) : new Next(s, []);
+    }
 
     /// <summary>A flip ended before it moved anything. <paramref name="why"/> null: there was nothing to change.</summary>
     private static Next End(PairState s, FlipRun run, UndoWindow? undo, string? why, DateTimeOffset at)
@@ -530,7 +551,7 @@ public static partial class PairMachine
     private static Next Revive(PairState s, string fault, DateTimeOffset at)
     {
         s = s with { Active = null, Fault = fault };
-        FlipWish wish = s.Pending ?? RevivalWish(s);
+        FlipWish wish = s.Pending is { } waits && !(IsHeldBack(s, waits) && s.LastGood is not null) ? waits : RevivalWish(s);
         return Begin(s, wish, at, null).Before(ToFallback(s));
     }
 

@@ -30,11 +30,13 @@ namespace FlipController.Core.Machine;
 /// <param name="Attempts">Consecutive tries to get out of a fault; their spacing grows with it.</param>
 /// <param name="RetryTicket">The next try that counts; null: none is awaited.</param>
 /// <param name="Crashes">How many generations died young, one after the other, with nothing else changed in between.</param>
+/// <param name="Restraint">Why a changed file does not flip by itself now; null: it does.</param>
 public sealed record PairState(
     string Pair, int LastNumber, int LastFlipId, Generation? Active, ImmutableArray<RetiredGeneration> Retired, FlipWish? Pending,
     FlipRecord? LastFlip, int? LastGood, int? BeforeLast, string? LeftContent, string? Fault,
     int Attempts, int? RetryTicket, int MaxRetired, Phase Phase, ChosenBinary? Binary = null, ChosenBinary? BeforeLastBinary = null,
-    bool IsAdopted = false, bool IsReleased = false, int LastDrainId = 0, DrainOrder? Drain = null, Slot? HeldSlot = null, int Crashes = 0)
+    bool IsAdopted = false, bool IsReleased = false, int LastDrainId = 0, DrainOrder? Drain = null, Slot? HeldSlot = null, int Crashes = 0,
+    FlipRestraint? Restraint = null)
 {
     public static PairState Initial(string pair) =>
         new(pair, 0, 0, null, [], null, null, null, null, null, null, 0, null, 4, new Cold());
@@ -51,6 +53,10 @@ public sealed record PairState(
         Drain = Drain is null ? null : Drain with { Started = Drain.Started + by },
         Phase = Phase.Shifted(by),
     };
+
+    /// <summary>Why the change that waits does not begin though nothing is under way; null: none waits, or it may.</summary>
+    [JsonIgnore]
+    public string? HeldBack => Pending is { } wish && Restraint?.HoldsBack(wish) == true ? Restraint.Why : null;
 
     /// <summary>Those that NEW connections go to, or may go to next.</summary>
     [JsonIgnore]
@@ -75,6 +81,14 @@ public sealed record DrainOrder(
     int Id, DrainWish Wish, ImmutableArray<int> Generations, DateTimeOffset Started, Slot? HeldBefore = null);
 
 public enum FlipTrigger { Start, Files, Operator, Rollback, Death, Adopt, Drain }
+
+/// <summary>No changed file flips the pair by itself, as long as one of its generations serves. An operator's word always counts.</summary>
+/// <param name="Why">In words that may follow "as".</param>
+/// <param name="Except">Files that hold this do: they are proven elsewhere.</param>
+public sealed record FlipRestraint(string Why, string? Except = null)
+{
+    public bool HoldsBack(FlipWish wish) => wish.Trigger == FlipTrigger.Files && (Except is null || wish.ContentSha256 != Except);
+}
 
 /// <summary>The program of a generation where it is not the configured one.</summary>
 /// <param name="InsteadOf">What the configuration named then: once it names another program the choice is over.</param>
