@@ -112,9 +112,9 @@ ip -n "$prefix-switch" link add switch type bridge
 ip -n "$prefix-switch" link set switch up
 for end in 'client 1' 'a 11' 'b 12'; do
     read -r name host <<<"$end"
-    ip -n "$prefix-$name" link add eth0 type veth peer name "$name" netns "$prefix-switch"
-    ip -n "$prefix-switch" link set "$name" master switch
-    ip -n "$prefix-switch" link set "$name" up
+    ip -n "$prefix-$name" link add eth0 type veth peer name "to-$name" netns "$prefix-switch"
+    ip -n "$prefix-switch" link set "to-$name" master switch
+    ip -n "$prefix-switch" link set "to-$name" up
     ip -n "$prefix-$name" address add "10.79.0.$host/24" dev eth0
     ip -n "$prefix-$name" address add "fd00:79::$host/64" dev eth0 nodad
     ip -n "$prefix-$name" link set eth0 up
