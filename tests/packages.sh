@@ -4,6 +4,7 @@
 # Program or library, and the Debian package that has it.
 needed_packages='
 haproxy         haproxy
+keepalived      keepalived
 nft             nftables
 libnftables.so.1 libnftables1
 conntrack       conntrack
@@ -59,6 +60,7 @@ install_packages() {
     # Only at the next boot would they start now; they were not wanted as services.
     if [ -d /run/systemd/system ]; then
         case " $missing " in *' haproxy '*) systemctl disable --now haproxy >/dev/null 2>&1 || true ;; esac
+        case " $missing " in *' keepalived '*) systemctl disable --now keepalived >/dev/null 2>&1 || true ;; esac
         case " $missing " in *' nginx-light '*) systemctl disable --now nginx >/dev/null 2>&1 || true ;; esac
     fi
     if [ "$status" != 0 ]; then
