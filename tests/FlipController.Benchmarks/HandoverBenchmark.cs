@@ -24,9 +24,10 @@ internal static partial class HandoverBenchmark
     /// <param name="Retransmitted">TCP segments that were sent again, by clients and nodes.</param>
     private sealed record Figures(string Way, LoadResult New, LoadResult Kept, long Copied, long Led, long Twice, long Retransmitted);
 
-    public static async Task<int> RunAsync(bool writeReadme, string[] ways)
+    /// <param name="programs">Where flipcontrollerd and flipctl are; null: they are published.</param>
+    public static async Task<int> RunAsync(bool writeReadme, string[] ways, string? programs)
     {
-        string? programs = ways.Contains("handover") ? await Published.BothAsync() : null;
+        if (ways.Contains("handover")) programs ??= await Published.BothAsync();
         List<Figures> all = [];
         foreach (string way in ways)
         {
