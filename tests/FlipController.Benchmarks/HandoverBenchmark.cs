@@ -14,7 +14,7 @@ namespace FlipController.Benchmarks;
 internal static partial class HandoverBenchmark
 {
     private const double NewPerSecond = 300, EchoesPerSecond = 2000;
-    private const int Busy = 200;
+    private const int Busy = 200, AnswerMilliseconds = 50;
     private static readonly TimeSpan s_emptying = TimeSpan.FromSeconds(5), s_maintenance = TimeSpan.FromSeconds(5), s_patience = TimeSpan.FromSeconds(60);
     private static readonly (string Group, string Name)[] s_receivedTwice = [("TcpExt", "TCPDSACKOldSent"), ("TcpExt", "TCPDSACKOfoSent")];
 
@@ -22,33 +22,47 @@ internal static partial class HandoverBenchmark
     /// <param name="Led">Packets that were routed to the peer.</param>
     /// <param name="Twice">TCP segments that a receiver had already.</param>
     /// <param name="Retransmitted">TCP segments that were sent again, by clients and nodes.</param>
-    private sealed record Figures(string Way, LoadResult New, LoadResult Kept, long Copied, long Led, long Twice, long Retransmitted);
+    private sealed record Figures(string Way, long New, long Failed, double SlowestMilliseconds, long Cut, long KeptFailed, long Copied, long Led, long Twice, long Retransmitted)
+    {
+        public Figures And(Figures other) => new(Way, New + other.New, Failed + other.Failed, Math.Max(SlowestMilliseconds, other.SlowestMilliseconds), Cut + other.Cut,
+            KeptFailed + other.KeptFailed, Copied + other.Copied, Led + other.Led, Twice + other.Twice, Retransmitted + other.Retransmitted);
+    }
 
     /// <param name="programs">Where flipcontrollerd and flipctl are; null: they are published.</param>
-    public static async Task<int> RunAsync(bool writeReadme, string[] ways, string? programs)
+    public static async Task<int> RunAsync(bool writeReadme, int rounds, string[] ways, string? programs)
     {
         if (ways.Contains("handover")) programs ??= await Published.BothAsync();
         List<Figures> all = [];
-        foreach (string way in ways)
+        for (int round = 0; round < rounds; round++)
         {
-            Console.Error.WriteLine(way);
-            using TwoNodes nodes = await TwoNodes.StartAsync(new TwoNodesOptions
+            for (int i = 0; i < ways.Length; i++)
             {
-                WithDaemons = way == "handover", Programs = programs,
-                Handover = string.Create(CultureInfo.InvariantCulture, $"deadline: {s_emptying.TotalSeconds}s, second_chance: 10m"),
-            });
-            all.Add(way switch
-            {
-                "plain" => await MeasureAsync(nodes, "keepalived stopped, then started", new Plain(nodes)),
-                "tee" => await MeasureAsync(nodes, "TEE and CONNMARK rules, then a tracked device down", new Tee(nodes)),
-                "handover" => await MeasureAsync(nodes, "`flipctl handover start`, then `cancel`", new Handover(nodes)),
-                _ => throw new ArgumentException($"there is no way \"{way}\": plain, tee, handover"),
-            });
+                Console.Error.WriteLine($"round {round + 1} of {rounds}: {ways[i]}");
+                Figures figures = await MeasureAsync(ways[i], programs);
+                if (round == 0) all.Add(figures);
+                else all[i] = all[i].And(figures);
+            }
         }
-        string table = Table(all);
+        string table = Table(all, rounds);
         Console.WriteLine(table);
         if (writeReadme) Readme.Write("handover", table);
-        return all.Where(f => f.Way.Contains("flipctl", StringComparison.Ordinal)).All(f => f.New.Failed == 0 && f.Kept.Failed == 0) ? 0 : 1;
+        return all.Where(f => f.Way.Contains("flipctl", StringComparison.Ordinal)).All(f => f is { Failed: 0, KeptFailed: 0, Cut: 0 }) ? 0 : 1;
+    }
+
+    private static async Task<Figures> MeasureAsync(string way, string? programs)
+    {
+        using TwoNodes nodes = await TwoNodes.StartAsync(new TwoNodesOptions
+        {
+            WithDaemons = way == "handover", Programs = programs,
+            Handover = string.Create(CultureInfo.InvariantCulture, $"deadline: {s_emptying.TotalSeconds}s, second_chance: 10m"),
+        });
+        return way switch
+        {
+            "plain" => await MeasureAsync(nodes, "keepalived stopped, then started", new Plain(nodes)),
+            "tee" => await MeasureAsync(nodes, "TEE and CONNMARK rules, then a tracked device down", new Tee(nodes)),
+            "handover" => await MeasureAsync(nodes, "`flipctl handover start`, then `cancel`", new Handover(nodes)),
+            _ => throw new ArgumentException($"there is no way \"{way}\": plain, tee, handover"),
+        };
     }
 
     /// <summary>How an operator does it. Each returns when the VIPs are where they should be.</summary>
@@ -178,8 +192,8 @@ internal static partial class HandoverBenchmark
     private static async Task<Figures> MeasureAsync(TwoNodes nodes, string name, Way way)
     {
         way.Prepare();
-        var fresh = new LoadOptions { Targets = nodes.Services, Rate = NewPerSecond, Duration = TimeSpan.FromHours(1), Timeout = TimeSpan.FromSeconds(10) };
-        LoadOptions kept = fresh with { Mode = LoadMode.Long, Long = LongTraffic.Echo, Connections = Busy, Rate = EchoesPerSecond };
+        var fresh = new LoadOptions { Targets = nodes.Services, Rate = NewPerSecond, Duration = TimeSpan.FromHours(1), Timeout = TimeSpan.FromSeconds(10), Path = $"/slow/{AnswerMilliseconds}" };
+        LoadOptions kept = fresh with { Path = "/", Mode = LoadMode.Long, Long = LongTraffic.Echo, Connections = Busy, Rate = EchoesPerSecond };
         using NetnsProcess news = Started(nodes, fresh), busy = Started(nodes, kept);
         await RunsAsync(news, 2 * NewPerSecond);
         await RunsAsync(busy, 2 * EchoesPerSecond);
@@ -188,7 +202,8 @@ internal static partial class HandoverBenchmark
         await Task.Delay(s_maintenance);
         await way.BringBackAsync();
         await Task.Delay(s_maintenance);
-        return new Figures(name, await EndedAsync(news), await EndedAsync(busy), way.Copied, way.Led,
+        LoadResult made = await EndedAsync(news), stayed = await EndedAsync(busy);
+        return new Figures(name, made.Requests, made.Failed, made.Latency.Max, Math.Max(0, stayed.Connections - Busy), stayed.Failed, way.Copied, way.Led,
             Sum(nodes, s_receivedTwice) - twice, Sum(nodes, [("Tcp", "RetransSegs")]) - again);
     }
 
@@ -208,11 +223,11 @@ internal static partial class HandoverBenchmark
     private static long Sum(TwoNodes nodes, (string Group, string Name)[] counters) =>
         (from net in (Netns[])[nodes.Client, nodes.A.Net, nodes.B.Net] from counter in counters select TwoNodes.Counter(net, counter.Group, counter.Name)).Sum();
 
-    private static string Table(List<Figures> all)
+    private static string Table(List<Figures> all, int rounds)
     {
         StringBuilder text = new();
         text.Append(CultureInfo.InvariantCulture, $"""
-            {NewPerSecond} new connections/s and {Busy} long-lived ones that echo {EchoesPerSecond} times a second together and never end, IPv4 and IPv6 in equal parts; the node is given
+            {rounds} rounds of each in turns, summed: {NewPerSecond} new connections/s, each answered after {AnswerMilliseconds} ms, and {Busy} long-lived ones that echo {EchoesPerSecond} times a second together and never end, IPv4 and IPv6 in equal parts; the node is given
             {s_emptying.TotalSeconds} s to empty, the VIPs move, {s_maintenance.TotalSeconds} s later it is brought back. keepalived advertises every 0.2 s. Linux {Machine.Kernel}, {Environment.ProcessorCount} processors for two nodes and all clients.
 
             | | new connections | failed | slowest, ms | long-lived | cut | packets copied to the peer | routed to it | received twice | sent again |
@@ -221,7 +236,7 @@ internal static partial class HandoverBenchmark
             """);
         foreach (Figures f in all)
             text.Append(CultureInfo.InvariantCulture,
-                $"| {f.Way} | {f.New.Requests:#,0} | {f.New.Failed:#,0} | {f.New.Latency.Max:#,0} | {Busy} | {Math.Max(0, f.Kept.Connections - Busy):#,0} | {f.Copied:#,0} | {f.Led:#,0} | {f.Twice:#,0} | {f.Retransmitted:#,0} |\n");
+                $"| {f.Way} | {f.New:#,0} | {f.Failed:#,0} | {f.SlowestMilliseconds:#,0} | {Busy * rounds:#,0} | {f.Cut:#,0} | {f.Copied:#,0} | {f.Led:#,0} | {f.Twice:#,0} | {f.Retransmitted:#,0} |\n");
         text.Append("\nCut: each was made anew and could be cut again, by the move there and by the move back. Received twice: TCP segments that the receiver had already. Sent again: TCP segments, by clients and nodes.\n");
         return text.ToString();
     }

@@ -41,7 +41,7 @@ switch (args.FirstOrDefault())
     case "methods":
         return await MethodsBenchmark.RunAsync(writeReadme: args.Contains("--readme"), Number("--windows", args.Contains("--short") ? 50 : 500));
     case "handover":
-        return await HandoverBenchmark.RunAsync(writeReadme: args.Contains("--readme"), Option("--ways", "plain,tee,handover").Split(','),
+        return await HandoverBenchmark.RunAsync(writeReadme: args.Contains("--readme"), rounds: args.Contains("--short") ? 1 : 3, Option("--ways", "plain,tee,handover").Split(','),
             Option("--programs", "") is { Length: > 0 } programs ? programs : null);
     case "hold-report":
         return HoldReport.Write(writeReadme: args.Contains("--readme"));
@@ -59,7 +59,7 @@ switch (args.FirstOrDefault())
                    FlipController.Benchmarks window [--method queue|plug] [--windows N]
                    FlipController.Benchmarks methods [--readme] [--short] [--windows N]
                    FlipController.Benchmarks hold-report [--readme]
-                   FlipController.Benchmarks handover [--readme] [--ways plain,tee,handover] [--programs DIR]
+                   FlipController.Benchmarks handover [--readme] [--short] [--ways plain,tee,handover] [--programs DIR]
                FlipController.Benchmarks fuzz [--cases N] [--seed N] [--only TARGET [--case N]]
             Release build; all but micro and fuzz need root. plug: in `tests/vm/run.sh --seconds 3600`, after publish.
             """);
