@@ -254,7 +254,8 @@ public sealed class TwoNodes : IDisposable
         internal Task ServesAsync() => Eventually.True(() =>
         {
             if (Daemon is { HasExited: true } ended) throw new InvalidOperationException($"the daemon of {Name} ended with {ended.ExitCode}: {ended.Output}{ended.Errors}");
-            return Command.TryRun("ip", "netns", "exec", Net.Name, "curl", "-s", "-m", "2", $"http://{V4}/").Contains(Name, StringComparison.Ordinal);
+            // HAProxy answers for itself until it has found its backend.
+            return Command.TryRun("ip", "netns", "exec", Net.Name, "curl", "-s", "-m", "2", "-o", "/dev/null", "-w", "%{http_code}", $"http://{V4}/") == "200";
         }, s_patience, () => $"{Name} should serve\n{Said()}");
 
         /// <summary>What its programs have said, for a failure's message.</summary>
