@@ -83,7 +83,8 @@ internal static class HandoverVerb
         }
     }
 
-    private static string Now(HandoverReport report) => report.Phase switch
+    /// <summary>How things stand, in half a sentence.</summary>
+    internal static string Now(HandoverReport report) => report.Phase switch
     {
         "none" => report.VipsHere.IsEmpty ? "none is under way; the VIPs are not here" : "none is under way; the VIPs are here",
         "proving" => "the peer is asked whether it can take over",

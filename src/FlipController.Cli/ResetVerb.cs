@@ -1,6 +1,7 @@
 using System.CommandLine;
 using FlipController.Core;
 using FlipController.Linux;
+using FlipController.Linux.Handover;
 using FlipController.Linux.Hold;
 
 namespace FlipController.Cli;
@@ -20,7 +21,7 @@ internal static class ResetVerb
         {
             Description = "Leave nothing at all, though open connections were redirected: where no rule of others keeps them translated, they are reset",
         };
-        Option<string?> config = Arguments.ConfigFile("The daemon's configuration: where to look whether it still runs");
+        Option<string?> config = Arguments.ConfigFile("The daemon's configuration: where to look whether it still runs, and for what a handover has changed");
         return new Verb("reset",
             $"Removes every rule of ours from the kernel: {Consequence}. Open connections and running HAProxys stay: while there are any, an empty hook is left that they need, and the next reset removes it. Needs no daemon.",
             ["sudo systemctl stop flipcontrollerd && sudo flipctl reset --yes", "sudo flipctl reset", "sudo flipctl reset --holds"],
@@ -40,11 +41,11 @@ internal static class ResetVerb
 
     private static async Task<ExitCode> RunAsync(Call call, bool yes, bool cut, string? file, CancellationToken cancel)
     {
-        string socket = call.Daemon.Socket;
+        string socket = call.Daemon.Socket, state = new Configuration().State;
         // A broken file is no reason to refuse an emergency exit, but it cannot say where the daemon is.
-        if (file is not null) socket = YamlFile.ReadConfiguration(file) switch
+        if (file is not null) (socket, state) = YamlFile.ReadConfiguration(file) switch
         {
-            { Configuration: { } configuration } => configuration.Control.Socket,
+            { Configuration: { } configuration } => (configuration.Control.Socket, configuration.State),
             var faulty => throw new VerbFailure(ExitCode.Usage,
                 $"reset: {file} has {faulty.Faults.Length} faults (`flipctl check-config {file}` names them); nothing was removed; "
                 + "leave --config out to go on"),
@@ -72,10 +73,11 @@ internal static class ResetVerb
         {
             failure = e;
         }
+        IReadOnlyList<string> handed = HandoverTraces.Remove(state);
         (IReadOnlyList<string> removed, int open) = KernelTraces.Remove(cut);
-        List<CheckLine> lines = removed.Count + holds.Count + open == 0
+        List<CheckLine> lines = removed.Count + holds.Count + handed.Count + open == 0
             ? [new CheckLine("removed", true, "nothing: the kernel has no rule of ours")]
-            : [.. holds.Concat(removed).Select(r => new CheckLine("removed", true, r))];
+            : [.. holds.Concat(handed).Concat(removed).Select(r => new CheckLine("removed", true, r))];
         lines.AddRange(kept);
         if (removed.Count > 0)
             lines.Add(new CheckLine("new connections", false,

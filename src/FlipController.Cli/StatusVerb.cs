@@ -43,6 +43,9 @@ internal static class StatusVerb
         }
         if (report.Node is { Reasons.IsEmpty: false } node)
             console.MarkupLineInterpolated($"node         [yellow]keepalived is told that this node should not have the addresses: {string.Join("; ", node.Reasons)}[/]");
+        if (report.Handover is { Phase: not "none" } handover)
+            console.MarkupLineInterpolated($"handover     [yellow]{handover.Phase}: {HandoverVerb.Now(handover)}{(handover.Note is null ? "" : $"; {handover.Note}")}[/]");
+        if (report.Handover?.Receiving is { } receiving) console.MarkupLineInterpolated($"handover     [yellow]the peer hands over to this node ({receiving.Phase})[/]");
         if (report.Node?.Fault is { } fault) console.MarkupLineInterpolated($"node         [red]{fault}[/]");
     }
 

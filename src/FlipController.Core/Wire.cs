@@ -10,7 +10,9 @@ namespace FlipController.Core;
 
 /// <param name="Keepalived">What is known of the instances and groups that keepalived has spoken of; null: it is not listened to.</param>
 /// <param name="Node">What keepalived is told of this node; null: it is told nothing.</param>
-public sealed record StatusReport(ImmutableArray<PairStatus> Pairs, ImmutableArray<VrrpStanding>? Keepalived = null, NodeStatus? Node = null);
+/// <param name="Handover">To the peer, or from it; null: none is configured.</param>
+public sealed record StatusReport(
+    ImmutableArray<PairStatus> Pairs, ImmutableArray<VrrpStanding>? Keepalived = null, NodeStatus? Node = null, HandoverReport? Handover = null);
 
 /// <param name="State">
 /// cold, preparing, gating, switching, watching, returning, restoring, steady, faulted, releasing or released.

@@ -18,7 +18,7 @@ internal static partial class ControlApi
     {
         app.Use((context, next) => GuardAsync(context, next, log));
         app.Use((context, next) => AskedAsync(context, next, log));
-        app.MapGet("/v1/status", context => StatusAsync(context, fleet, node));
+        app.MapGet("/v1/status", context => StatusAsync(context, fleet, node, handover));
         MapNode(app, node);
         Pair(HttpMethods.Get, "", async (context, pair) =>
             await AnswerAsync(context, WireJson.Default.PairStatus, await pair.StatusAsync(context.RequestAborted)));
@@ -91,7 +91,7 @@ internal static partial class ControlApi
         app.MapGet("/metrics", async context =>
         {
             context.Response.ContentType = "text/plain; version=0.0.4; charset=utf-8";
-            await context.Response.WriteAsync(await Metrics.TextAsync(fleet, node, context.RequestAborted), context.RequestAborted);
+            await context.Response.WriteAsync(await Metrics.TextAsync(fleet, node, handover, context.RequestAborted), context.RequestAborted);
         });
         app.MapFallback(context => RefuseAsync(context, 404, "usage", $"there is no {context.Request.Method} {context.Request.Path}"));
 
@@ -153,10 +153,11 @@ internal static partial class ControlApi
         return true;
     }
 
-    private static async Task StatusAsync(HttpContext context, Fleet fleet, Keepalived.Node node)
+    private static async Task StatusAsync(HttpContext context, Fleet fleet, Keepalived.Node node, NodeHandover? handover)
     {
         PairStatus[] pairs = await Task.WhenAll(fleet.Pairs.Select(p => p.StatusAsync(context.RequestAborted)));
-        await AnswerAsync(context, WireJson.Default.StatusReport, new StatusReport([.. pairs], node.Standings, node.Status));
+        await AnswerAsync(context, WireJson.Default.StatusReport, new StatusReport([.. pairs], node.Standings, node.Status,
+            handover is null ? null : await handover.ReportAsync()));
     }
 
     /// <summary>TCP is for metrics alone; whatever fails is answered in the house's words.</summary>

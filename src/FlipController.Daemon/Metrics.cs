@@ -1,15 +1,17 @@
 using System.Globalization;
 using System.Text;
 using FlipController.Core;
+using FlipController.Core.Handover;
 using FlipController.Core.Keepalived;
 using FlipController.Core.Machine;
+using FlipController.Daemon.Handover;
 
 namespace FlipController.Daemon;
 
 /// <summary>The pairs in Prometheus' text format (version 0.0.4).</summary>
 internal static class Metrics
 {
-    public static async Task<string> TextAsync(Fleet fleet, Keepalived.Node node, CancellationToken stop)
+    public static async Task<string> TextAsync(Fleet fleet, Keepalived.Node node, NodeHandover? handover, CancellationToken stop)
     {
         PairStatus[] pairs = await Task.WhenAll(fleet.Pairs.Select(p => p.StatusAsync(stop)));
         var text = new StringBuilder();
@@ -43,6 +45,14 @@ internal static class Metrics
                 .Select(v => ($"kind=\"{s.Kind.ToString().ToLowerInvariant()}\",name=\"{Label(s.Name)}\",state=\"{v.ToString().ToUpperInvariant()}\"", v == s.State ? 1.0 : 0))));
         if (node.Status is { } told)
             text.Append(CultureInfo.InvariantCulture, $"# HELP flipcontroller_node_lowered 1 while keepalived is told that this node should not have the addresses.\n# TYPE flipcontroller_node_lowered gauge\nflipcontroller_node_lowered {(told.Lowered ? 1 : 0)}\n");
+        if (handover is not null)
+        {
+            HandoverReport report = await handover.ReportAsync();
+            Family("flipcontroller_handover_phase", "gauge", "1 for the phase that handing this node over is in.",
+                Enum.GetValues<HandoverPhase>().Select(HandoverMachine.Name).Select(p => ($"phase=\"{p}\"", p == report.Phase ? 1.0 : 0)));
+            Family("flipcontroller_handover_connections", "gauge", "Connections of others at the addresses that keepalived moves.",
+                [("node=\"here\"", report.Left), .. report.AtPeer is { } there ? [("node=\"peer\"", (double)there)] : Array.Empty<(string, double)>()]);
+        }
         return text.ToString();
 
         // As the format has it: a backslash before itself, and before a quote, which no name here has.

@@ -54,8 +54,7 @@ internal sealed partial class NodeHandover : IAsyncDisposable
         (_options, _fleet, _peer, _thisNode, _time, _log) = (options, fleet, peer, node, time, log);
         _store = new HandoverStore(configuration.State);
         _kernel = new HandoverKernel(options, IPEndPoint.Parse(configuration.Peer!.Address).Address, fleet.HoldTurn);
-        _record = _store.Read(out string? broken);
-        if (broken is not null) log.LogError(new EventId(180, "HandoverLost"), "{Broken}; `flipctl reset` removes what a handover may have left", broken);
+        _record = _store.Read(out _); // what is wrong with it has been said when the node began
     }
 
     /// <summary>Takes up what was under way, and answers the peer from now on.</summary>

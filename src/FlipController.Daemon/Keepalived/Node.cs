@@ -90,7 +90,9 @@ internal sealed class Node : IAsyncDisposable
         if (_configuration.Handover is { } handover && follows is [var one]) _board.LookAtAddresses(handover.Vips, one, _time.GetUtcNow());
         _board.Save();
         string[] dead = [.. _configuration.Pairs.Keys.Where(p => GenerationNote.Living(_configuration.Runtime, p).IsEmpty).Select(Unhealthy)];
-        bool isAway = _configuration.Handover is not null && new HandoverStore(_configuration.State).Read(out _).Giving.IsLowered;
+        string? broken = null;
+        bool isAway = _configuration.Handover is not null && new HandoverStore(_configuration.State).Read(out broken).Giving.IsLowered;
+        if (broken is not null) _log.LogError(new EventId(180, "HandoverLost"), "{Broken}; `flipctl reset` removes what a handover may have left", broken);
         Priority.Replace(_ => true, [.. dead, .. MaintenanceReason(), .. isAway ? [HandoverStore.Reason] : Array.Empty<string>()]);
         Priority.Tell();
     }

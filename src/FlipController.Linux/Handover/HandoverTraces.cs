@@ -1,6 +1,7 @@
 using System.Collections.Immutable;
 using System.Net;
 using FlipController.Core;
+using FlipController.Core.Handover;
 using FlipController.Linux.State;
 
 namespace FlipController.Linux.Handover;
@@ -18,23 +19,24 @@ public static class HandoverTraces
     }
 
     /// <summary>All of it, tolerating its absence. Connections that were led to the peer, or back to it, are cut.</summary>
-    /// <param name="stateDirectory">Where the daemon keeps what is to be put back; null: only what says itself that it is ours is found.</param>
+    /// <param name="stateDirectory">Where the daemon keeps what is to be put back; beside that, what says itself that it is ours is found.</param>
     /// <returns>Each line is one thing that was removed, or left alone.</returns>
     /// <exception cref="FlipException">Something is still there.</exception>
-    public static IReadOnlyList<string> Remove(string? stateDirectory)
+    public static IReadOnlyList<string> Remove(string stateDirectory)
     {
         List<string> lines = [];
         using (HandoverTable table = HandoverTable.Open())
             if (table.Remove()) lines.Add($"table netdev {HandoverRules.Table}");
         using var places = new VipPlaces();
-        if (stateDirectory is not null && File.Exists(Path.Combine(stateDirectory, "handover.json")))
+        var store = new HandoverStore(stateDirectory);
+        HandoverRecord record = store.Read(out _);
+        if (record.IsInKernel)
         {
-            var store = new HandoverStore(stateDirectory);
-            HandoverRecord record = store.Read(out _);
             lines.AddRange(record.OnLoopback.Select(v => $"{v} on lo"));
             lines.AddRange(record.Settings.Select(s => $"{s} again"));
             lines.AddRange(PutBack(record, places));
-            if (record.IsInKernel) store.Save(HandoverRecord.Nothing);
+            // Away stays away: keepalived is told of that by others.
+            store.Save(record with { Giving = record.Giving.HasRules ? HandoverState.Initial : record.Giving, Receiving = null, Settings = [], OnLoopback = [] });
         }
         foreach (IPAddress vip in places.Ours())
             if (places.DeleteFromLoopback(vip)) lines.Add($"{vip} on lo");
