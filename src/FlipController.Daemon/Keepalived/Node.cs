@@ -21,7 +21,7 @@ namespace FlipController.Daemon.Keepalived;
 internal sealed class Node : IAsyncDisposable
 {
     private static readonly TimeSpan s_look = TimeSpan.FromSeconds(1), s_askFor = TimeSpan.FromSeconds(3);
-    private const string OfMaintenance = "maintenance", OfPairs = "pair ";
+    private const string OfMaintenance = "maintenance", OfPairs = "pair ", OfStart = "the daemon has only just started, and it was so before";
 
     private readonly Configuration _configuration;
     private readonly TimeProvider _time;
@@ -90,14 +90,15 @@ internal sealed class Node : IAsyncDisposable
         if (_configuration.Handover is { } handover && follows is [var one]) _board.LookAtAddresses(handover.Vips, one, _time.GetUtcNow());
         _board.Save();
         string[] dead = [.. _configuration.Pairs.Keys.Where(p => GenerationNote.Living(_configuration.Runtime, p).IsEmpty).Select(Unhealthy)];
-        Priority.Replace(_ => true, [.. dead, .. MaintenanceReason()]);
+        // What lowered it before may be known only later: a handover takes itself up once the pairs are there. Until then it stays so.
+        Priority.Replace(_ => true, [.. dead, .. MaintenanceReason(), .. Priority.IsToldLowered ? [OfStart] : Array.Empty<string>()]);
         Priority.Tell();
     }
 
     /// <summary>What `flipctl notify` has left while no daemon answered, be it that it runs and did not answer in time.</summary>
     private void TakeUpLeft() => EventSpool.TakeUp(_configuration.State, (e, at) => _board.HearLeft(e, at), what => _log.LogWarning(new EventId(207, "Spool"), "{What}", what));
 
-    /// <summary>From now on, for as long as the daemon runs.</summary>
+    /// <summary>From now on, for as long as the daemon runs. Whoever has a reason of his own to lower the node from before has named it by now.</summary>
     public void Run(Fleet fleet, PeerChannel? peer)
     {
         _pairs = () => fleet.Pairs;
@@ -227,11 +228,12 @@ internal sealed class Node : IAsyncDisposable
                     _events.Post(OwnEvent.Of(pair.Name, healthy ? OwnState.Master : OwnState.Fault), [pair.Options]);
                 }
             }
-            Priority.Replace(r => r.StartsWith(OfPairs, StringComparison.Ordinal), unhealthy);
+            Priority.Replace(r => r == OfStart || r.StartsWith(OfPairs, StringComparison.Ordinal), unhealthy);
             if (_configuration.Keepalived is not null)
             {
                 Priority.Tell();
                 TakeUpLeft();
+                _board.Save();
             }
             foreach (Pair pair in pairs) pair.Restrain(RestraintOf(pair.Options, pair.State));
             await _wake.WaitAsync(s_look, stop);
