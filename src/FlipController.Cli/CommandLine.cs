@@ -51,7 +51,7 @@ internal static class CommandLine
             GlobalOptions.Socket, GlobalOptions.Json,
             StatusVerb.Create(), FlipVerb.Create(), RollbackVerb.Create(), AdoptVerb.Create(), ReleaseVerb.Create(),
             DrainVerb.Create(), UndrainVerb.Create(), ConnectionsVerb.Create(), CloseVerb.Create(),
-            HistoryVerb.Create(), WatchVerb.Create(), ProtectVerb.Create(), PlugVerb.Create(),
+            HandoverVerb.Create(), HistoryVerb.Create(), WatchVerb.Create(), ProtectVerb.Create(), PlugVerb.Create(),
             CheckConfigVerb.Create(), RenderVerb.Create(), PlanVerb.Create(), DoctorVerb.Create(), ResetVerb.Create(),
             NotifyVerb.Create(), CheckVerb.Create(), MaintenanceVerb.Create(),
             CompletionVerb.Create(),

@@ -82,6 +82,17 @@ internal sealed class ControlClient : IDisposable
     public Task<CloseAnswer> CloseAsync(string pair, CloseRequest request, CancellationToken cancel) =>
         PostAsync(pair, "close", Body(request, WireJson.Default.CloseRequest), WireJson.Default.CloseAnswer, cancel);
 
+    public Task<HandoverReport> HandoverAsync(CancellationToken cancel) => GetAsync("v1/handover", WireJson.Default.HandoverReport, cancel);
+
+    public Task<HandoverReport> StartHandoverAsync(HandoverStartRequest request, CancellationToken cancel) =>
+        PostAsync("v1/handover/start", Body(request, WireJson.Default.HandoverStartRequest), WireJson.Default.HandoverReport, cancel);
+
+    public Task<HandoverReport> CancelHandoverAsync(CancellationToken cancel) =>
+        PostAsync("v1/handover/cancel", null, WireJson.Default.HandoverReport, cancel);
+
+    public Task<HandoverReport> FinishHandoverAsync(CancellationToken cancel) =>
+        PostAsync("v1/handover/finish", null, WireJson.Default.HandoverReport, cancel);
+
     public Task<HealthReport> HealthAsync(CancellationToken cancel) => GetAsync("v1/health", WireJson.Default.HealthReport, cancel);
 
     public Task<CheckReport> NotifyAsync(KeepalivedEventRequest request, CancellationToken cancel) =>
@@ -146,7 +157,7 @@ internal sealed class ControlClient : IDisposable
     private Task<T> PostAsync<T>(string pair, string verb, HttpContent content, JsonTypeInfo<T> type, CancellationToken cancel) =>
         PostAsync(Path(pair, $"/{verb}"), content, type, cancel);
 
-    private async Task<T> PostAsync<T>(string path, HttpContent content, JsonTypeInfo<T> type, CancellationToken cancel)
+    private async Task<T> PostAsync<T>(string path, HttpContent? content, JsonTypeInfo<T> type, CancellationToken cancel)
     {
         using HttpResponseMessage response = await SendAsync(new HttpRequestMessage(HttpMethod.Post, path) { Content = content }, cancel);
         return await AnswerAsync(response, type, cancel);

@@ -214,6 +214,8 @@ public sealed record ProtectReport(
 [JsonSerializable(typeof(DrainCurve))]
 [JsonSerializable(typeof(DrainsReport))]
 [JsonSerializable(typeof(ProtectReport))]
+[JsonSerializable(typeof(HandoverStartRequest))]
+[JsonSerializable(typeof(HandoverReport))]
 [JsonSerializable(typeof(KeepalivedEventRequest))]
 [JsonSerializable(typeof(VrrpStanding))]
 [JsonSerializable(typeof(MaintenanceRequest))]

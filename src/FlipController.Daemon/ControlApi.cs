@@ -3,6 +3,7 @@ using System.Text;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 using FlipController.Core;
+using FlipController.Daemon.Handover;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 
@@ -13,7 +14,7 @@ internal static partial class ControlApi
 {
     private static readonly TimeSpan s_observation = TimeSpan.FromSeconds(5);
 
-    public static void Map(WebApplication app, Fleet fleet, Keepalived.Node node, ILogger log, CancellationToken stopping)
+    public static void Map(WebApplication app, Fleet fleet, Keepalived.Node node, NodeHandover? handover, ILogger log, CancellationToken stopping)
     {
         app.Use((context, next) => GuardAsync(context, next, log));
         app.Use((context, next) => AskedAsync(context, next, log));
@@ -75,6 +76,11 @@ internal static partial class ControlApi
             await pair.ConnectionsAsync(ConnectionsRequest.Of(context.Request.Query), context.RequestAborted)));
         Pair(HttpMethods.Post, "/close", async (context, pair) => await AnswerAsync(context, WireJson.Default.CloseAnswer,
             await pair.CloseAsync(await BodyAsync(context, WireJson.Default.CloseRequest) ?? new CloseRequest(), stopping)));
+        app.MapGet("/v1/handover", Handover((h, _) => h.ReportAsync()));
+        app.MapPost("/v1/handover/start", Handover(async (h, context) =>
+            await h.StartAsync(await BodyAsync(context, WireJson.Default.HandoverStartRequest) ?? new HandoverStartRequest())));
+        app.MapPost("/v1/handover/cancel", Handover((h, _) => h.CancelAsync()));
+        app.MapPost("/v1/handover/finish", Handover((h, _) => h.FinishAsync()));
         app.MapPost("/v1/reload", async context =>
         {
             IReadOnlyList<string> faults = await fleet.ReloadAsync();
@@ -88,6 +94,13 @@ internal static partial class ControlApi
             await context.Response.WriteAsync(await Metrics.TextAsync(fleet, node, context.RequestAborted), context.RequestAborted);
         });
         app.MapFallback(context => RefuseAsync(context, 404, "usage", $"there is no {context.Request.Method} {context.Request.Path}"));
+
+        RequestDelegate Handover(Func<NodeHandover, HttpContext, Task<HandoverReport>> ask)
+        {
+            RequestDelegate answer = async context => await AnswerAsync(context, WireJson.Default.HandoverReport, await ask(handover
+                ?? throw new UsageException("there is no handover: the daemon's configuration has no handover section, which names the VIPs; nothing was done"), context));
+            return answer;
+        }
 
         // Plain request delegates: the ones with typed parameters bring expression trees and their compiler into memory.
         void Pair(string method, string path, Func<HttpContext, Pair, Task> answer)

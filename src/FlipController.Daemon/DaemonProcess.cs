@@ -2,6 +2,7 @@ using System.Net;
 using System.Net.Sockets;
 using System.Runtime.InteropServices;
 using FlipController.Core;
+using FlipController.Daemon.Handover;
 using FlipController.Daemon.Keepalived;
 using FlipController.Daemon.Peer;
 using FlipController.Linux;
@@ -71,7 +72,11 @@ internal static class DaemonProcess
             using NftWatch rules = NftWatch.Open(fleet.RulesChanged, others.Changed);
             node.Run(fleet, peer);
             fleet.RulesChanged(); // what was done between the start of the first pair and now
-            await using WebApplication app = Api(configuration, control, fleet, node, log, stopping.Token);
+            await using NodeHandover? handover = configuration.Handover is { } options && peer is not null
+                ? new NodeHandover(configuration, options, fleet, peer.Client, node, time, log)
+                : null;
+            handover?.Start(peer!.Server);
+            await using WebApplication app = Api(configuration, control, fleet, node, handover, log, stopping.Token);
             await app.StartAsync(CancellationToken.None);
             if (peer is not null) await peer.Server.ListenAsync(stopping.Token);
             notify.Send("READY=1\nSTATUS=" + $"{configuration.Pairs.Count} pairs");
@@ -184,7 +189,7 @@ internal static class DaemonProcess
     }
 
     private static WebApplication Api(
-        Configuration configuration, Socket control, Fleet fleet, Node node, Microsoft.Extensions.Logging.ILogger log, CancellationToken stopping)
+        Configuration configuration, Socket control, Fleet fleet, Node node, NodeHandover? handover, Microsoft.Extensions.Logging.ILogger log, CancellationToken stopping)
     {
         WebApplicationBuilder builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions());
         builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel =>
@@ -201,7 +206,7 @@ internal static class DaemonProcess
         builder.Services.AddSingleton<IHostLifetime, NoLifetime>();
         WebApplication app = builder.Build();
         app.UseRouting();
-        ControlApi.Map(app, fleet, node, log, stopping);
+        ControlApi.Map(app, fleet, node, handover, log, stopping);
         return app;
     }
 

@@ -25,6 +25,9 @@ internal sealed class Fleet(
 
     public NoticeBoard Notices { get; } = new();
 
+    /// <summary>Whoever adds or removes a base chain has it: a hold that is open would let go what waits in its queue.</summary>
+    public Lock HoldTurn => _holdTurn;
+
     /// <summary>Whether a changed file may flip a pair by itself; null: it may.</summary>
     public Func<PairOptions, PairState, FlipRestraint?> Restraint { get; init; } = (_, _) => null;
 

@@ -6,7 +6,8 @@ using FlipController.Fuzz;
 // flips: the ratios of the README, measured in one run; `flips --readme` writes them there, --short takes one round. ledger: the same for
 // the first count of a million connections and for what events cost. connections: what it costs to tell who is connected, of 100,000;
 // --short of 10,000. hold: one HAProxy restarted under load, window: how long a flip holds, methods: the same of every way to redirect; both measure one method, on one machine, into a
-// file of tests/results (which tests/vm/run.sh shares), and hold-report makes tables and a picture of what both methods gave. micro:
+// file of tests/results (which tests/vm/run.sh shares), and hold-report makes tables and a picture of what both methods gave. handover: a
+// node emptied and brought back, in the ways there are. micro:
 // BenchmarkDotNet on the pure parts, with its options. fuzz: everything that is read from others, spoiled.
 switch (args.FirstOrDefault())
 {
@@ -39,6 +40,9 @@ switch (args.FirstOrDefault())
         return await WindowBenchmark.RunAsync(Option("--method", "queue"), Number("--windows", Machine.IsEmulated ? 300 : 5000));
     case "methods":
         return await MethodsBenchmark.RunAsync(writeReadme: args.Contains("--readme"), Number("--windows", args.Contains("--short") ? 50 : 500));
+    case "handover":
+        return await HandoverBenchmark.RunAsync(writeReadme: args.Contains("--readme"), rounds: args.Contains("--short") ? 1 : 3, Option("--ways", "plain,tee,handover").Split(','),
+            Option("--programs", "") is { Length: > 0 } programs ? programs : null);
     case "hold-report":
         return HoldReport.Write(writeReadme: args.Contains("--readme"));
     case "publish":
@@ -55,7 +59,8 @@ switch (args.FirstOrDefault())
                    FlipController.Benchmarks window [--method queue|plug] [--windows N]
                    FlipController.Benchmarks methods [--readme] [--short] [--windows N]
                    FlipController.Benchmarks hold-report [--readme]
-                   FlipController.Benchmarks fuzz [--cases N] [--seed N] [--only TARGET [--case N]]
+                   FlipController.Benchmarks handover [--readme] [--short] [--ways plain,tee,handover] [--programs DIR]
+               FlipController.Benchmarks fuzz [--cases N] [--seed N] [--only TARGET [--case N]]
             Release build; all but micro and fuzz need root. plug: in `tests/vm/run.sh --seconds 3600`, after publish.
             """);
         return 2;

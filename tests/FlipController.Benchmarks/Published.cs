@@ -10,10 +10,19 @@ internal static class Published
     /// <summary>flipctl, newly published unless this machine is slow.</summary>
     public static async Task<string> CliAsync() => Machine.IsEmulated ? Path.Combine(Root, "flipctl", "flipctl") : await PublishAsync("FlipController.Cli", "flipctl");
 
-    private static async Task<string> PublishAsync(string project, string program)
+    /// <returns>Where flipcontrollerd and flipctl are, newly published.</returns>
+    public static async Task<string> BothAsync()
+    {
+        string directory = Path.Combine(Root, "both");
+        foreach (var (project, program) in ((string, string)[])[("FlipController.Daemon", "flipcontrollerd"), ("FlipController.Cli", "flipctl")])
+            await PublishAsync(project, program, directory);
+        return directory;
+    }
+
+    private static async Task<string> PublishAsync(string project, string program, string? to = null)
     {
         Console.Error.WriteLine($"publishing {program}");
-        string directory = Path.Combine(Root, program);
+        string directory = to ?? Path.Combine(Root, program);
         using var publish = new NetnsProcess("dotnet", ["publish", Path.Combine(Readme.Root(), "src", project), "-c", "Release", "-o", directory]);
         if (await publish.Exit(TimeSpan.FromMinutes(10)) != 0) throw new InvalidOperationException($"`{publish.CommandLine}` failed: {publish.Output}");
         return Path.Combine(directory, program);

@@ -90,8 +90,9 @@ internal sealed class Node : IAsyncDisposable
         if (_configuration.Handover is { } handover && follows is [var one]) _board.LookAtAddresses(handover.Vips, one, _time.GetUtcNow());
         _board.Save();
         string[] dead = [.. _configuration.Pairs.Keys.Where(p => GenerationNote.Living(_configuration.Runtime, p).IsEmpty).Select(Unhealthy)];
-        // What lowered it before may be known only later: a handover takes itself up once the pairs are there. Until then it stays so.
-        Priority.Replace(_ => true, [.. dead, .. MaintenanceReason(), .. Priority.IsToldLowered ? [OfStart] : Array.Empty<string>()]);
+        // What lowered it before may be known only later. Until then it stays so.
+        bool isAway = _configuration.Handover is not null && new HandoverStore(_configuration.State).Read(out _).Giving.IsLowered;
+        Priority.Replace(_ => true, [.. dead, .. MaintenanceReason(), .. isAway ? [HandoverStore.Reason] : Array.Empty<string>(), .. Priority.IsToldLowered ? [OfStart] : Array.Empty<string>()]);
         Priority.Tell();
     }
 

@@ -34,7 +34,10 @@ internal static class Errno
     internal const int MessageSize = 90; // EMSGSIZE
     internal const int ProtocolNotSupported = 93; // EPROTONOSUPPORT
     internal const int NotSupported = 95; // EOPNOTSUPP
+    internal const int AddressNotAvailable = 99; // EADDRNOTAVAIL
+    internal const int NetworkUnreachable = 101; // ENETUNREACH
     internal const int NoBuffers = 105; // ENOBUFS
+    internal const int HostUnreachable = 113; // EHOSTUNREACH
 
     internal static string Name(int errno) => errno switch
     {

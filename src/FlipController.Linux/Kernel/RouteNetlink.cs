@@ -23,7 +23,7 @@ internal sealed record Qdisc(int Device, TcHandle Handle, TcHandle Parent, strin
 /// time. Add fails if present (EEXIST), Delete fails if absent.
 /// Constants: include/uapi/linux/rtnetlink.h, if_link.h, pkt_sched.h, pkt_cls.h, gen_stats.h.
 /// </summary>
-internal sealed class RouteNetlink : IDisposable
+internal sealed partial class RouteNetlink : IDisposable
 {
     private const ushort NewLink = 16, DelLink = 17, GetLink = 18; // RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK
     internal const ushort NewQdisc = 36; // RTM_NEWQDISC
