@@ -73,7 +73,9 @@ internal sealed partial class NodeHandover
     private Task<Done> ReturnAsync(HandoverNamed named, CancellationToken stop) => InTurnAsync(() =>
     {
         if (_record.Giving.Phase is HandoverPhase.Proving or HandoverPhase.Emptying or HandoverPhase.Moving or HandoverPhase.Leaving) return new Done(false);
-        Happened(new StartWanted(_time.GetUtcNow(), NewId(), Wish(new HandoverStartRequest(Reason: $"the peer asks for what handover {named.Id} gave")), Look(null), AsReturn: true));
+        Happened(new StartWanted(_time.GetUtcNow(), NewId(), 
+            // Nobody waits for who is left here: they are led back here from there.
+            new HandoverWish(TimeSpan.Zero, 0, _options.SecondChance, $"the peer asks for what handover {named.Id} gave"), Look(null), AsReturn: true));
         return new Done(true);
     });
 

@@ -21,7 +21,7 @@ namespace FlipController.Daemon.Keepalived;
 internal sealed class Node : IAsyncDisposable
 {
     private static readonly TimeSpan s_look = TimeSpan.FromSeconds(1), s_askFor = TimeSpan.FromSeconds(3);
-    private const string OfMaintenance = "maintenance", OfPairs = "pair ";
+    private const string OfMaintenance = "maintenance", OfPairs = "pair ", OfStart = "the daemon has only just started, and it was so before";
 
     private readonly Configuration _configuration;
     private readonly TimeProvider _time;
@@ -93,14 +93,15 @@ internal sealed class Node : IAsyncDisposable
         string? broken = null;
         bool isAway = _configuration.Handover is not null && new HandoverStore(_configuration.State).Read(out broken).Giving.IsLowered;
         if (broken is not null) _log.LogError(new EventId(180, "HandoverLost"), "{Broken}; `flipctl reset` removes what a handover may have left", broken);
-        Priority.Replace(_ => true, [.. dead, .. MaintenanceReason(), .. isAway ? [HandoverStore.Reason] : Array.Empty<string>()]);
+        // What lowered it before may be known only later. Until then it stays so.
+        Priority.Replace(_ => true, [.. dead, .. MaintenanceReason(), .. isAway ? [HandoverStore.Reason] : Array.Empty<string>(), .. Priority.IsToldLowered ? [OfStart] : Array.Empty<string>()]);
         Priority.Tell();
     }
 
     /// <summary>What `flipctl notify` has left while no daemon answered, be it that it runs and did not answer in time.</summary>
     private void TakeUpLeft() => EventSpool.TakeUp(_configuration.State, (e, at) => _board.HearLeft(e, at), what => _log.LogWarning(new EventId(207, "Spool"), "{What}", what));
 
-    /// <summary>From now on, for as long as the daemon runs.</summary>
+    /// <summary>From now on, for as long as the daemon runs. Whoever has a reason of his own to lower the node from before has named it by now.</summary>
     public void Run(Fleet fleet, PeerChannel? peer)
     {
         _pairs = () => fleet.Pairs;
@@ -230,11 +231,12 @@ internal sealed class Node : IAsyncDisposable
                     _events.Post(OwnEvent.Of(pair.Name, healthy ? OwnState.Master : OwnState.Fault), [pair.Options]);
                 }
             }
-            Priority.Replace(r => r.StartsWith(OfPairs, StringComparison.Ordinal), unhealthy);
+            Priority.Replace(r => r == OfStart || r.StartsWith(OfPairs, StringComparison.Ordinal), unhealthy);
             if (_configuration.Keepalived is not null)
             {
                 Priority.Tell();
                 TakeUpLeft();
+                _board.Save();
             }
             foreach (Pair pair in pairs) pair.Restrain(RestraintOf(pair.Options, pair.State));
             await _wake.WaitAsync(s_look, stop);

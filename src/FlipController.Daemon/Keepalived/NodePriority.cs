@@ -23,6 +23,9 @@ internal sealed class NodePriority(KeepalivedOptions? options, ILogger log)
     /// <summary>keepalived can be told.</summary>
     public bool CanTell => options is { TrackFile: not null } or { Link: not null };
 
+    /// <summary>What was told last, by whichever run of the daemon, is that it should not have the addresses.</summary>
+    public bool IsToldLowered => (options?.TrackFile is { } file && TrackFile.Read(file.Path) is not (null or 0)) || (options?.Link is { } link && LinkUp(link) == false);
+
     /// <summary>Why it was not told last; null: it was.</summary>
     public string? Fault => Volatile.Read(ref _fault);
 
