@@ -50,6 +50,7 @@ public static partial class Doctor
                 lines.Add(Hook(pair.Name, program));
         }
         lines.AddRange(Keepalived(looked));
+        lines.AddRange(Peer(looked));
         lines.AddRange(Handover(looked));
         lines.Add(Directory("state directory", looked.State));
         lines.Add(Directory("runtime directory", looked.Runtime));

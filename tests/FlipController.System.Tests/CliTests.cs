@@ -394,6 +394,46 @@ public sealed class CliTests : IDisposable
         (bool, bool) Line(string subject) => report.Lines.Single(l => l.Subject == subject) is var line ? (line.Ok, line.Warning) : default;
     }
 
+    /// <summary>Nothing but the length of a key is said of what stands in it.</summary>
+    [Theory(Timeout = Limit)]
+    [InlineData(32, "600", "10.78.9.1", "10.78.9.2", null, null)]
+    [InlineData(31, "600", "10.78.9.1", "10.78.9.2", "peer.key", "it has 31 bytes, and 32 to 4096 are asked for\n      -> `(umask 077; openssl rand -out ")]
+    [InlineData(32, "640", "10.78.9.1", "10.78.9.2", "peer.key", "others than root may read or change it (mode 640, owner 0), so it is no secret\n      -> `chown root ")]
+    [InlineData(0, null, "10.78.9.1", "10.78.9.2", "peer.key", "-> `(umask 077; openssl rand -out ")]
+    [InlineData(32, "600", "10.78.9.7", "10.78.9.2", "peer.listen", "10.78.9.7 is on no device here\n      -> name an address of this node that stays here")]
+    [InlineData(32, "600", "10.78.9.1", "192.0.2.1", "peer.address", "there is no route to 192.0.2.1\n      -> mend the route, or peer.address")]
+    public async Task Doctor_says_whether_the_peer_can_be_asked(int keyBytes, string? mode, string listen, string address, string? wrong, string? why)
+    {
+        Require.Netns();
+        using Netns net = Netns.Create();
+        net.Ip("link", "add", "eth0", "type", "veth", "peer", "name", "eth1");
+        net.Ip("address", "add", "10.78.9.1/24", "dev", "eth0");
+        net.Ip("link", "set", "eth0", "up");
+        net.Ip("link", "set", "eth1", "up");
+        string key = Path.Combine(_directory, "peer.key");
+        if (mode is not null)
+        {
+            await File.WriteAllBytesAsync(key, new byte[keyBytes]);
+            File.SetUnixFileMode(key, (UnixFileMode)Convert.ToInt32(mode, 8));
+        }
+        string file = await FileAsync($"state: {_directory}/s\nruntime: {_directory}/r\ncontrol: {{ socket: {Socket} }}\nkeepalived: {{ track_file: {{ path: {_directory}/track }} }}\n"
+            + $"peer: {{ listen: \"{listen}:9108\", address: \"{address}:9108\", key: {key} }}\nhandover: {{ vips: [10.78.9.100] }}\n"
+            + "pairs:\n  edge:\n    haproxy: { config: [/nonexistent/edge.cfg] }\n    ports: { blue: 40000, green: 41000 }\n");
+        using NetnsProcess json = net.Start(Flipctl, "doctor", "--config", file, "--json"), text = net.Start(Flipctl, "doctor", "--config", file);
+        await json.Exit(TimeSpan.FromMilliseconds(Limit / 2));
+        await text.Exit(TimeSpan.FromMilliseconds(Limit / 2));
+        CheckLine[] lines = [.. JsonSerializer.Deserialize(json.Output, WireJson.Default.CheckReport)!.Lines.Where(l => l.Subject.StartsWith("peer.", StringComparison.Ordinal))];
+        Assert.Equal([("peer.key", wrong != "peer.key", false), ("peer.listen", wrong != "peer.listen", false), ("peer.address", wrong != "peer.address", false)],
+            lines.Select(l => (l.Subject, l.Ok, l.Warning)));
+        if (why is not null) Assert.Contains(why, text.Output, StringComparison.Ordinal);
+        else
+        {
+            Assert.Contains($"ok    peer.key: {key} has 32 bytes, ", text.Output, StringComparison.Ordinal);
+            Assert.Contains("ok    peer.address: 10.78.9.2 is reached by eth0\n", text.Output, StringComparison.Ordinal);
+            Assert.Contains("ok    handover.device: eth0: the peer is on the same link\n", text.Output, StringComparison.Ordinal);
+        }
+    }
+
     [Fact(Timeout = Limit)]
     public async Task Reset_takes_our_table_out_of_the_kernel_and_says_what_follows()
     {

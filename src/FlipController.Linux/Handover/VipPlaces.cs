@@ -63,6 +63,9 @@ public sealed class VipPlaces : IDisposable
         return _route.Links().First(l => l.Index == way.Device).Name;
     }
 
+    /// <summary>The device by which packets to it leave, whatever routers there are; null: there is no route.</summary>
+    public string? WayTo(IPAddress address) => _route.RouteTo(address) is { } way ? _route.Links().First(l => l.Index == way.Device).Name : null;
+
     /// <summary>How a node of the same link leads packets to this one.</summary>
     /// <param name="vips">They move, and are no way to tell one node from the other.</param>
     /// <exception cref="FlipException">There is no such device, or it has no hardware address.</exception>
