@@ -217,7 +217,7 @@ public sealed class HandoverTests(ITestOutputHelper output)
         Untouched(nodes);
     }
 
-    private static async Task<TwoNodes> NodesAsync(TwoNodesOptions? options = null)
+    internal static async Task<TwoNodes> NodesAsync(TwoNodesOptions? options = null)
     {
         Require.Netns();
         Require.Program("haproxy");
@@ -232,26 +232,26 @@ public sealed class HandoverTests(ITestOutputHelper output)
         return await PairUnderTest.StartedAsync(TwoNodesTests.Fresh(nodes, 100));
     }
 
-    private static async Task MoreAsync(LoadRun run, long more)
+    internal static async Task MoreAsync(LoadRun run, long more)
     {
         long before = run.Now.Ok;
         await Eventually.True(() => run.Now.Ok >= before + more || run.Now.Failed > 0, s_patience, () => $"{run.Now}");
     }
 
-    private static async Task FlipctlAsync(TwoNodes.Node node, params string[] arguments)
+    internal static async Task FlipctlAsync(TwoNodes.Node node, params string[] arguments)
     {
         (int code, string said, string errors) = await node.FlipctlAsync(arguments);
         Assert.True(code == 0, $"flipctl {string.Join(' ', arguments)}: {code}\n{said}{errors}\n{node.Said()}");
     }
 
-    private static async Task<HandoverReport> ReportAsync(TwoNodes.Node node)
+    internal static async Task<HandoverReport> ReportAsync(TwoNodes.Node node)
     {
         (int code, string said, string errors) = await node.FlipctlAsync("--json", "handover", "status");
         Assert.True(code == 0, errors);
         return JsonSerializer.Deserialize(said, WireJson.Default.HandoverReport)!;
     }
 
-    private static async Task PhaseAsync(TwoNodes.Node node, string phase)
+    internal static async Task PhaseAsync(TwoNodes.Node node, string phase)
     {
         HandoverReport? last = null;
         await Eventually.True(async () =>
@@ -263,11 +263,11 @@ public sealed class HandoverTests(ITestOutputHelper output)
         }, s_patience, () => $"{node.Name} should be {phase} and is {last}\n{node.Said()}");
     }
 
-    private static Task DivertsAsync(TwoNodes.Node node, bool diverts) =>
+    internal static Task DivertsAsync(TwoNodes.Node node, bool diverts) =>
         Eventually.True(async () => (await ReportAsync(node)).Diverts == diverts, s_patience, node.Said);
 
     /// <summary>Nothing of a handover is in the kernel of either node, and what was changed for it is as it was.</summary>
-    private static void Untouched(TwoNodes nodes)
+    internal static void Untouched(TwoNodes nodes)
     {
         foreach (TwoNodes.Node node in nodes.Both)
         {

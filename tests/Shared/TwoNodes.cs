@@ -15,7 +15,7 @@ public sealed record TwoNodesOptions
     public TimeSpan Advertisement { get; init; } = TimeSpan.FromSeconds(0.2);
     /// <summary>More lines of each <c>vrrp_instance</c>.</summary>
     public string Instance { get; init; } = "";
-    /// <summary>Both are of the same priority class and do not take the VIPs back by themselves.</summary>
+    /// <summary>Neither takes the VIPs back by itself; a number in the tracked file is a FAULT, or they would not move at all.</summary>
     public bool NoPreempt { get; init; }
     /// <summary>The lines of <c>handover:</c> in flipcontroller.yaml beside vips; null: there is no handover.</summary>
     public string? Handover { get; init; } = "deadline: 1m, second_chance: 1m";
@@ -281,7 +281,7 @@ public sealed class TwoNodes : IDisposable
             }
             track_file handover {
               file {{TrackFile}}
-              weight -1
+              weight {{(_nodes.Options.NoPreempt ? 0 : -1)}}
             }
             vrrp_instance {{Instance}} {
               state BACKUP
