@@ -235,6 +235,18 @@ public sealed class HandoverMachineTests
         Assert.Equal((None, false), (node.State.Phase, node.State.IsLowered));
     }
 
+    [Fact]
+    public void Finish_goes_by_the_last_answer_of_the_peer_and_not_by_the_one_that_is_waited_for()
+    {
+        var node = new Node();
+        node.To(Emptying);
+        Assert.Null(node.Finish(vips: true).Denial);
+        node = new Node();
+        node.To(Emptying);
+        node.Look(null, left: 1, vips: true);
+        Assert.Contains("not proven: it is silent", node.Finish(vips: true).Denial, StringComparison.Ordinal);
+    }
+
     /// <summary>Whatever happens in whatever order.</summary>
     [Fact]
     public void In_a_hundred_thousand_random_steps_connections_come_first()
@@ -291,7 +303,7 @@ public sealed class HandoverMachineTests
 
         public HandoverDecision Cancel(bool vips) => Say(new CancelWanted(Now, Seen(null, 0, vips)));
 
-        public HandoverDecision Finish(bool vips) => Say(new FinishWanted(Now, Seen(s_ready, 2, vips) with { Peer = State.PeerLostAt is null ? s_ready : null }));
+        public HandoverDecision Finish(bool vips) => Say(new FinishWanted(Now, Seen(null, 2, vips)));
 
         /// <param name="after">Seconds since the look before.</param>
         public HandoverDecision Look(PeerSays? peer, int left, bool vips, int quiet = 0, int after = 0)

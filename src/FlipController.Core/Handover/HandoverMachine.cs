@@ -58,7 +58,8 @@ public static class HandoverMachine
 
     private static HandoverDecision Finish(HandoverState state, FinishWanted wanted) => state.Phase switch
     {
-        HandoverPhase.Emptying when wanted.Look.Peer is { Ready: true } => Stay(Move(state, wanted.At)),
+        // By the last look that was finished: at this very instant the peer may be being asked again.
+        HandoverPhase.Emptying when state.PeerLostAt is null => Stay(Move(state, wanted.At)),
         HandoverPhase.Emptying => Denied(state, $"the VIPs cannot move to a peer that is not proven{(state.Note is null ? "" : $": {state.Note}")}"),
         HandoverPhase.Leaving => Gone(state, wanted.At, wanted.Look),
         HandoverPhase.Returning => End(state, wanted.At, state.Outcome ?? "ended", state.Failed),

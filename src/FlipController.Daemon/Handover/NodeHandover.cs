@@ -41,7 +41,7 @@ internal sealed partial class NodeHandover : IAsyncDisposable
     private HandoverRecord _record;
     private PeerNode? _node;
     private VipCensus _census = new(0, 0, [], []);
-    private PeerSays? _says;
+    private PeerSays? _says, _saidLast; // the one is null while the peer is being asked
     private string? _namedTo, _said;
     private long _led;
     private DateTimeOffset _ledAt, _heard, _proven;
@@ -201,6 +201,7 @@ internal sealed partial class NodeHandover : IAsyncDisposable
             HandoverState giving = _record.Giving;
             if (giving.Id != id || giving.Phase != phase) return true; // a word came between: the next look is about that
             if (answer is not null) Heard(answer, naming);
+            _saidLast = _says;
             if (_record.Receiving is { } receiving && giving.Phase == HandoverPhase.None && _time.GetUtcNow() - _heard > _options.SecondChance + s_rest)
                 EndReceiving($"handover {receiving.Id} of the peer: nothing was heard of it for {Durations.Format(_options.SecondChance)}");
             if (giving.Phase != HandoverPhase.None) Happened(new Looked(_time.GetUtcNow(), Look(trouble)));
@@ -376,8 +377,8 @@ internal sealed partial class NodeHandover : IAsyncDisposable
         bool goesOn = giving.Phase != HandoverPhase.None;
         return new HandoverReport(HandoverMachine.Name(giving.Phase), giving.Id, giving.Id is null ? null : giving.Started, giving.Id is null ? null : giving.Since,
             giving.Phase == HandoverPhase.Emptying ? giving.Started + giving.Wish!.Deadline : null, _census.Live, _census.OfThisHost,
-            goesOn ? _says?.Connections : null, goesOn ? _led : 0, giving.Diverts && _time.GetUtcNow() - _proven < s_lease, giving.IsLowered,
-            [.. _kernel.Held().Select(v => v.ToString())], goesOn ? _says?.HoldsVips : null, giving.Note, giving.Outcome, giving.Failed,
+            goesOn ? _saidLast?.Connections : null, goesOn ? _led : 0, giving.Diverts && _time.GetUtcNow() - _proven < s_lease, giving.IsLowered,
+            [.. _kernel.Held().Select(v => v.ToString())], goesOn ? _saidLast?.HoldsVips : null, giving.Note, giving.Outcome, giving.Failed,
             _record.Receiving is { } receiving ? new HandoverReceiving(receiving.Id, HandoverMachine.Name(receiving.Phase), receiving.Since, _heard, _old) : null);
     }
 }
