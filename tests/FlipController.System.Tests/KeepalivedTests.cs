@@ -154,8 +154,8 @@ public sealed class KeepalivedTests
             """);
         NetnsProcess other = a.Nets.Client.Start(Programs.Daemon, b, "--verbose");
         await OtherAsync(s => s is { State: "steady" }, "the other node should serve");
-        await OnOtherAsync("notify", "INSTANCE", "VI_1", "BACKUP", "100");
-        await a.FlipctlAsync("notify", "INSTANCE", "VI_1", "MASTER", "150");
+        await OnOtherAsync("notify", "INSTANCE", "VI_1", "BACKUP", "100", "--config", b);
+        await a.FlipctlAsync("notify", "INSTANCE", "VI_1", "MASTER", "150", "--config", a.Files["flipcontroller.yaml"]);
         await UntilStateAsync(a, VrrpState.Master);
 
         a.Write(PairUnderTest.Config("v2"));
