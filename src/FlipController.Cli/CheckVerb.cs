@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Text.Json;
 using FlipController.Core;
 using FlipController.Linux.Keepalived;
 
@@ -15,24 +16,22 @@ internal static class CheckVerb
         return new Verb("check",
             "Exits 0 when this node should have the addresses that keepalived moves, else 1 and says why; for keepalived's vrrp_script. Looks itself when no daemon answers",
             ["flipctl check", "script \"/usr/sbin/flipctl check\"    # in a vrrp_script of keepalived.conf", "flipctl check --json | jq -r '.reasons[]'"],
-            (call, cancel) => RunAsync(call, call.Value(config), cancel)) { config };
+            (call, cancel) => Task.Run(() => Run(call, call.Value(config)), cancel)) { config };
     }
 
-    private static async Task<ExitCode> RunAsync(Call call, string? file, CancellationToken cancel)
+    private static ExitCode Run(Call call, string? file)
     {
         HealthReport report;
-        using var late = CancellationTokenSource.CreateLinkedTokenSource(cancel);
-        late.CancelAfter(s_answerWithin);
-        try
+        if (QuickAsk.Send(call.Daemon.Socket, "/v1/health", null, s_answerWithin, out string unreached) is { } answer)
         {
-            report = await call.Daemon.HealthAsync(late.Token);
+            report = JsonSerializer.Deserialize(answer, WireJson.Default.HealthReport)!;
         }
-        catch (Exception e) when (!cancel.IsCancellationRequested && e is OperationCanceledException or VerbFailure { Code: ExitCode.Unreachable })
+        else
         {
             _ = NotifyVerb.StateDirectory(file, out Configuration? configuration);
             if (configuration is null)
-                throw new VerbFailure(ExitCode.Failed, $"check: the daemon at {call.Daemon.Socket} does not answer, and {file ?? NotifyVerb.DefaultFile} does not say what to look at; give --config");
-            report = OwnLook.At(configuration) with { Remark = $"the daemon at {call.Daemon.Socket} does not answer; this is what flipctl found itself" };
+                throw new VerbFailure(ExitCode.Failed, $"check: {unreached}, and {file ?? NotifyVerb.DefaultFile} does not say what to look at; give --config");
+            report = OwnLook.At(configuration) with { Remark = $"{unreached}; this is what flipctl found itself" };
         }
         if (call.Terminal.Printed(report)) return report.Healthy ? ExitCode.Done : ExitCode.Failed;
         if (report.Remark is not null && report.Healthy) call.Terminal.Note($"check: {report.Remark}");

@@ -93,11 +93,6 @@ internal sealed class ControlClient : IDisposable
     public Task<HandoverReport> FinishHandoverAsync(CancellationToken cancel) =>
         PostAsync("v1/handover/finish", null, WireJson.Default.HandoverReport, cancel);
 
-    public Task<HealthReport> HealthAsync(CancellationToken cancel) => GetAsync("v1/health", WireJson.Default.HealthReport, cancel);
-
-    public Task<CheckReport> NotifyAsync(KeepalivedEventRequest request, CancellationToken cancel) =>
-        PostAsync("v1/keepalived/events", Body(request, WireJson.Default.KeepalivedEventRequest), WireJson.Default.CheckReport, cancel);
-
     public Task<NodeStatus> MaintenanceAsync(MaintenanceRequest request, CancellationToken cancel) =>
         PostAsync("v1/maintenance", Body(request, WireJson.Default.MaintenanceRequest), WireJson.Default.NodeStatus, cancel);
 

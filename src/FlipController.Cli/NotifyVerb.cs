@@ -1,6 +1,6 @@
 using System.CommandLine;
 using System.Diagnostics;
-using System.Globalization;
+using System.Text.Json;
 using FlipController.Core;
 using FlipController.Core.Keepalived;
 using FlipController.Linux;
@@ -26,40 +26,27 @@ internal static class NotifyVerb
         return new Verb("notify",
             "Hands an event of keepalived over to the daemon, or leaves it for its next start; ends in under a second, for keepalived's `notify`",
             ["flipctl notify INSTANCE VI_1 MASTER 100", "notify \"/usr/sbin/flipctl notify\"    # in keepalived.conf: keepalived adds the rest"],
-            async (call, cancel) =>
+            (call, cancel) => Task.Run(() =>
             {
                 TimeSpan spent = DateTime.Now - Process.GetCurrentProcess().StartTime;
                 if (VrrpEvent.Read(call.Value(type)!, call.Value(name)!, call.Value(state)!, call.Value(priority), out VrrpEvent? e) is { } why)
                     throw new VerbFailure(ExitCode.Usage, $"notify: {why}; nothing was handed over");
                 DateTimeOffset at = DateTimeOffset.UtcNow;
-                string unreached;
-                using var late = CancellationTokenSource.CreateLinkedTokenSource(cancel);
-                late.CancelAfter(s_whole - spent > s_atLeast ? s_whole - spent : s_atLeast);
-                try
-                {
-                    await call.Daemon.NotifyAsync(new KeepalivedEventRequest(call.Value(type)!, e!.Name, call.Value(state)!, e.Priority), late.Token);
+                string body = JsonSerializer.Serialize(new KeepalivedEventRequest(call.Value(type)!, e!.Name, call.Value(state)!, e.Priority), WireJson.Default.KeepalivedEventRequest);
+                if (QuickAsk.Send(call.Daemon.Socket, "/v1/keepalived/events", body, s_whole - spent > s_atLeast ? s_whole - spent : s_atLeast, out string unreached) is not null)
                     return ExitCode.Done;
-                }
-                catch (VerbFailure failure) when (failure.Code == ExitCode.Unreachable)
-                {
-                    unreached = failure.Message;
-                }
-                catch (OperationCanceledException) when (!cancel.IsCancellationRequested)
-                {
-                    unreached = $"notify: the daemon at {call.Daemon.Socket} did not answer in time";
-                }
                 string place = StateDirectory(call.Value(config), out _);
                 try
                 {
-                    EventSpool.Leave(place, e!, at);
+                    EventSpool.Leave(place, e, at);
                 }
                 catch (FlipException failure)
                 {
-                    throw new VerbFailure(ExitCode.Failed, $"{unreached}; {failure.Message}; the event is lost, unless keepalived's FIFO is read");
+                    throw new VerbFailure(ExitCode.Failed, $"notify: {unreached}; {failure.Message}; the event is lost, unless keepalived's FIFO is read");
                 }
-                call.Terminal.Note($"{unreached}; the event is left for the daemon in {place}/keepalived");
+                call.Terminal.Note($"notify: {unreached}; the event is left for the daemon in {place}/keepalived");
                 return ExitCode.Done;
-            }) { type, name, state, priority, config };
+            }, cancel)) { type, name, state, priority, config };
     }
 
     public static Option<string?> ConfigOption() => Arguments.ConfigFile(

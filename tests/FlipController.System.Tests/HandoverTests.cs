@@ -53,7 +53,7 @@ public sealed class HandoverTests(ITestOutputHelper output)
         (int code, string said, string errors) = await nodes.A.FlipctlAsync("handover", "start");
         Assert.True(code == 0, said + errors + nodes.A.Said() + nodes.B.Said());
         Assert.Contains("nobody is left here", said, StringComparison.Ordinal);
-        Assert.Contains("NEW connections go to the peer", errors, StringComparison.Ordinal);
+        Assert.Contains("the peer has the VIPs", errors, StringComparison.Ordinal);
         await nodes.HasVipsAsync(nodes.B);
         Assert.Equal("100", (await File.ReadAllTextAsync(nodes.A.TrackFile)).Trim());
         Untouched(nodes); // already: nothing is left of it but the lowered priority
