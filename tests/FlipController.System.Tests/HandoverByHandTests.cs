@@ -78,6 +78,13 @@ public sealed class HandoverByHandTests
         await FlipctlAsync(nodes.A, "handover", "start");
         await PhaseAsync(nodes.A, "away");
         await nodes.HasVipsAsync(nodes.B);
+        // A vrrp_script that asks while no daemon answers must not bring them back.
+        nodes.A.Daemon!.Signal(Signals.Kill);
+        await nodes.A.Daemon.Exit(s_patience);
+        (int code, _, string errors) = await nodes.A.FlipctlAsync("check", "--config", nodes.A["flipcontroller.yaml"]);
+        Assert.True(code == 1 && errors.Contains("handed over to the peer", StringComparison.Ordinal), $"{code}: {errors}");
+        nodes.A.StartDaemon();
+        await PhaseAsync(nodes.A, "away");
         await nodes.B.StopKeepalivedAsync();
         await Eventually.True(() => nodes.B.VipCount() == 0, s_patience, nodes.B.Said);
         Assert.Equal(0, nodes.A.VipCount());

@@ -16,6 +16,7 @@ public static class OwnLook
             .. configuration.Pairs.Keys.Where(p => !GenerationNote.Living(configuration.Runtime, p).Any(n => Listens(n.Generation)))
                 .Select(p => $"pair {p}: nothing of it lives and listens"),
             .. File.Exists(Path.Combine(configuration.State, "maintenance.json")) ? ["maintenance"] : Array.Empty<string>(),
+            .. configuration.Handover is not null && new HandoverStore(configuration.State).IsLowered() ? [HandoverStore.Reason] : Array.Empty<string>(),
         ];
         return new HealthReport(reasons.IsEmpty, reasons);
     }

@@ -47,6 +47,19 @@ public sealed class HandoverStore(string stateDirectory)
         }
     }
 
+    /// <summary>Whether keepalived is to be told that this node should not have the VIPs. Nothing is set aside: who asks is not the daemon.</summary>
+    public bool IsLowered()
+    {
+        try
+        {
+            return File.Exists(_path) && OwnJson.Read(File.ReadAllBytes(_path), HandoverStoreJson.Default.HandoverRecord) is { Giving.IsLowered: true };
+        }
+        catch (Exception e) when (e is JsonException or IOException or UnauthorizedAccessException)
+        {
+            return false;
+        }
+    }
+
     public void Save(HandoverRecord record) => AtomicFile.Write(_path, JsonSerializer.SerializeToUtf8Bytes(record, HandoverStoreJson.Default.HandoverRecord));
 }
 
