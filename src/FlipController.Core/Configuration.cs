@@ -248,5 +248,5 @@ public sealed record HooksOptions
 public sealed record ConfigurationFault(string File, int Line, string Path, string Message)
 {
     /// <summary><c>FILE:LINE: PATH: MESSAGE</c>; without the path when it is about the whole file.</summary>
-    public override string ToString() => Path.Length == 0 ? $"{File}:{Line}: {Message}" : $"{File}:{Line}: {Path}: {Message}";
+    public override string ToString() => Path.Length == 0 ? $"{File}:{Line}: {Message}" : $"{File}:{Line}: {FaultList.OneLine(Path)}: {Message}";
 }

@@ -47,8 +47,11 @@ internal sealed class FaultList(string file)
     public static string Quote(string text)
     {
         string shown = text.Length > 120 ? text[..117] + "..." : text;
-        return $"\"{string.Concat(shown.Select(c => char.IsControl(c) ? $"\\u{(int)c:x4}" : c.ToString()))}\"";
+        return $"\"{OneLine(shown)}\"";
     }
+
+    /// <summary>Whatever a file holds, a fault is one line.</summary>
+    public static string OneLine(string text) => string.Concat(text.Select(c => char.IsControl(c) ? $"\\u{(int)c:x4}" : c.ToString()));
 }
 
 /// <summary>
