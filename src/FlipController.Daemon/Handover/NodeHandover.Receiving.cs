@@ -35,7 +35,7 @@ internal sealed partial class NodeHandover
             if (ask.Phase is HandoverPhase.Moving or HandoverPhase.Leaving && _record.Giving.IsLowered) Happened(new VipsCome(_heard));
             why = NotReady(ask.Services);
         }
-        return new ReceiveAnswer(why, NodeWire.Of(_kernel.Self()), _kernel.Held().Length == _options.Vips.Length, _kernel.Count(Ports()).Live,
+        return new ReceiveAnswer(why, NodeWire.Of(_kernel.Self()), _kernel.Held().Length == _options.Vips.Length, _kernel.Count(Ports(), mustBeNow: false).Live,
             _record.Giving.Phase is HandoverPhase.Proving or HandoverPhase.Emptying or HandoverPhase.Moving or HandoverPhase.Leaving,
             IsNew: _record.Receiving?.Id == ask.Id && isNew && !ask.IsFirst);
     });

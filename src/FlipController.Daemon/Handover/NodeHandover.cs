@@ -27,6 +27,9 @@ internal sealed partial class NodeHandover : IAsyncDisposable
     /// <summary>NEW connections go to a peer for so long after it has proven itself: less than a second.</summary>
     private static readonly TimeSpan s_lease = TimeSpan.FromMilliseconds(900);
 
+    /// <summary>In one ask: the peer has them in the kernel before it answers, well within <see cref="s_answer"/>.</summary>
+    private const int MostNamed = 2000;
+
     private readonly HandoverOptions _options;
     private readonly Fleet _fleet;
     private readonly PeerClient _peer;
@@ -78,6 +81,7 @@ internal sealed partial class NodeHandover : IAsyncDisposable
         return await InTurnAsync(() =>
         {
             _ = _kernel.Self(); // whether there is a way to lead packets at all
+            if (VipServices().IsEmpty) throw new RefusedException("handover: no pair serves at any of handover.vips; nothing was done");
             Happened(new StartWanted(_time.GetUtcNow(), NewId(), wish, Look(null)));
             return Report();
         });
@@ -103,7 +107,7 @@ internal sealed partial class NodeHandover : IAsyncDisposable
 
     public Task<HandoverReport> ReportAsync() => InTurnAsync(() =>
     {
-        _census = _kernel.Count(Ports());
+        _census = _kernel.Count(Ports(), mustBeNow: false);
         return Report();
     });
 
@@ -229,12 +233,13 @@ internal sealed partial class NodeHandover : IAsyncDisposable
         HandoverState giving = _record.Giving;
         _says = null;
         if (!giving.HasRules) return (giving.Id, giving.Phase, null, []);
-        _census = _kernel.Count(Ports());
+        // Who is not named before the VIPs go is cut.
+        _census = _kernel.Count(Ports(), mustBeNow: giving.Phase == HandoverPhase.Moving);
         long led = _kernel.Table.Led() ?? 0;
         if (led != _led) (_led, _ledAt) = (led, _time.GetUtcNow());
         bool isFirst = _mustNameAll || _namedTo != _peer.BootId;
         if (isFirst) _named.Clear();
-        ImmutableArray<FourTuple> naming = [.. _census.Flows.Where(f => !_named.Contains(f))];
+        ImmutableArray<FourTuple> naming = [.. _census.Flows.Where(f => !_named.Contains(f)).Take(MostNamed)];
         var ask = new ReceiveAsk(giving.Id!, giving.Phase, NodeWire.Of(_kernel.Self()), [.. _options.Vips.Select(v => v.ToString())],
             [.. _fleet.Pairs.Select(p => new PairServices(p.Name, [.. Services(p).Select(s => s.ToString())])).Where(s => !s.Services.IsEmpty)],
             [.. naming.Select(FlowText.Of)], isFirst);
@@ -249,9 +254,11 @@ internal sealed partial class NodeHandover : IAsyncDisposable
         if (_mustNameAll) return; // it has forgotten what was named before: nothing depends on this answer
         _named.UnionWith(naming);
         _says = new PeerSays(answer.Why, answer.HoldsVips, answer.Connections, answer.IsGiving);
-        if (_said is not null) (_said, _) = (null, 0);
+        _said = null;
+        bool isAllNamed = naming.Length < MostNamed;
+        if (!isAllNamed) Wake();
         // Now the peer knows every connection that is here: the VIPs may go.
-        if (_record.Giving is { IsLowered: true, Phase: not HandoverPhase.Recalling } && answer.Why is null) _thisNode.Priority.Lower(HandoverStore.Reason);
+        if (isAllNamed && _record.Giving is { IsLowered: true, Phase: not HandoverPhase.Recalling } && answer.Why is null) _thisNode.Priority.Lower(HandoverStore.Reason);
     }
 
     private HandoverLook Look(string? trouble) => new(_says, trouble, _census.Live, !_kernel.Held().IsEmpty, _time.GetUtcNow() - _ledAt);
@@ -299,7 +306,7 @@ internal sealed partial class NodeHandover : IAsyncDisposable
                 // A SYN whose retransmission went to the peer would be answered by both: what is begun here stays here. What begins between
                 // this list and the next rule is noted by the rule before.
                 Put(node, OpeningRule.Note);
-                _kernel.Table.Note(_kernel.Count(Ports()).Handshakes);
+                _kernel.Table.Note(_kernel.Count(Ports(), mustBeNow: true).Handshakes);
             }
             Put(node, giving.Diverts ? OpeningRule.Divert : giving.Phase == HandoverPhase.Proving ? OpeningRule.Note : OpeningRule.Keep);
             if (giving.HasRules && giving.Phase != HandoverPhase.Proving && _says is { Ready: true })
