@@ -122,6 +122,24 @@ public sealed class HandoverMachineTests
         Assert.Contains("preempt", node.State.Note, StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData(Moving)]
+    [InlineData(Leaving)]
+    public void VIPs_that_nobody_has_are_taken_back(HandoverPhase phase)
+    {
+        var node = new Node();
+        node.To(phase);
+        node.Look(s_ready, left: 1, vips: false);
+        node.Look(s_ready, left: 1, vips: false, after: 9);
+        Assert.Equal((phase, true), (node.State.Phase, node.State.IsLowered));
+        node.Look(null, left: 1, vips: false, after: 9); // not known
+        node.Look(s_ready, left: 1, vips: false, after: 9);
+        Assert.Equal(phase, node.State.Phase);
+        node.Look(s_ready, left: 1, vips: false, after: 10);
+        Assert.Equal((Returning, false, true), (node.State.Phase, node.State.IsLowered, node.State.Failed));
+        Assert.Contains("keepalived", node.State.Outcome, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void VIPs_that_move_by_themselves_are_as_good()
     {

@@ -82,6 +82,13 @@ public static class HandoverMachine
     private static HandoverDecision Look(HandoverState state, DateTimeOffset now, HandoverLook look)
     {
         TimeSpan age = now - state.Since;
+        state = state with { NobodyAt = !look.HoldsVips && look.Peer is { HoldsVips: false } ? state.NobodyAt ?? now : null };
+        // Where lowering is a FAULT the VIPs are gone at once, whether or not the peer's keepalived lives.
+        if (state is { Phase: HandoverPhase.Moving or HandoverPhase.Leaving, NobodyAt: { } nobody } && now - nobody >= UsualMove)
+            return Stay(Enter(state, HandoverPhase.Returning, now) with
+            {
+                IsLowered = false, NobodyAt = null, Outcome = "taken back, as the peer did not take the VIPs: does its keepalived run?", Failed = true,
+            });
         switch (state.Phase)
         {
             case HandoverPhase.Proving:

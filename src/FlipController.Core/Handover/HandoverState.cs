@@ -36,12 +36,13 @@ public sealed record HandoverWish(TimeSpan Deadline, int Threshold, TimeSpan Sec
 /// <param name="IsRecalled">It was cancelled when the VIPs might have moved already.</param>
 /// <param name="IsLowered">keepalived is told that this node should not have the VIPs.</param>
 /// <param name="PeerLostAt">Since when the peer could not be relied on; null: it can.</param>
+/// <param name="NobodyAt">Since when neither node has the VIPs; null: one does, or it is not known.</param>
 /// <param name="Note">What stands in its way now, in one sentence.</param>
 /// <param name="Outcome">How the last one ended, in one sentence; null: none has.</param>
 /// <param name="Failed">That was not what was asked for.</param>
 public sealed record HandoverState(
     HandoverPhase Phase, string? Id, DateTimeOffset Started, DateTimeOffset Since, HandoverWish? Wish, bool IsReturn, bool IsRecalled, bool IsLowered,
-    DateTimeOffset? PeerLostAt, string? Note, string? Outcome, bool Failed)
+    DateTimeOffset? PeerLostAt, string? Note, string? Outcome, bool Failed, DateTimeOffset? NobodyAt = null)
 {
     public static HandoverState Initial { get; } = new(HandoverPhase.None, null, default, default, null, false, false, false, null, null, null, false);
 
