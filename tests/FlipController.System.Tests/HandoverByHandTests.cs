@@ -50,6 +50,34 @@ public sealed class HandoverByHandTests
     }
 
     [Fact(Timeout = Limit)]
+    public async Task Reset_leaves_nothing_of_it()
+    {
+        using TwoNodes nodes = await NodesAsync();
+        await using LoadRun old = await PairUnderTest.StartedAsync(TwoNodesTests.Busy(nodes, 4, 100));
+        await MoreAsync(old, 50);
+        await FlipctlAsync(nodes.A, "handover", "start", "--deadline", "10m", "--no-wait");
+        await Eventually.True(async () => (await ReportAsync(nodes.B)).Receiving is not null, s_patience, nodes.B.Said);
+        foreach (TwoNodes.Node node in nodes.Both)
+        {
+            node.Daemon!.Signal(Signals.Kill);
+            await node.Daemon.Exit(s_patience);
+        }
+        foreach (TwoNodes.Node node in nodes.Both)
+        {
+            (int code, string said, string errors) = await node.FlipctlAsync("reset", "--yes", "--config", node["flipcontroller.yaml"]);
+            Assert.True(code == 0, $"{code}: {said}{errors}");
+            foreach (string removed in (string[])["table netdev flipcontroller-handover", $"{nodes.VipV4} on lo", $"{nodes.VipV6} on lo", "arp_ignore = 0 again"])
+                Assert.Contains(removed, said, StringComparison.Ordinal);
+        }
+        Untouched(nodes);
+        foreach (TwoNodes.Node node in nodes.Both) node.StartDaemon();
+        foreach (TwoNodes.Node node in nodes.Both) await PhaseAsync(node, "none");
+        await nodes.HasVipsAsync(nodes.A);
+        await ServesAsync(nodes, "a");
+        Untouched(nodes);
+    }
+
+    [Fact(Timeout = Limit)]
     public async Task Nodes_that_do_not_preempt_are_handed_over_by_a_FAULT_and_taken_back_the_same_way()
     {
         using TwoNodes nodes = await NodesAsync(new TwoNodesOptions { NoPreempt = true, Handover = "deadline: 1s, second_chance: 10m" });

@@ -737,7 +737,7 @@ public sealed class TroubleWithTheHostTests
             Assert.Contains(pair.Yaml, body);
         }
         pair.Replace(pair.Yaml, bad);
-        await pair.SaysAsync("state and runtime change only with a restart"); // the last of those before
+        await pair.SaysAsync("handover and events change only with a restart"); // the last of those before
         int before = pair.Log.Split("reload refused").Length;
         pair.Daemon.Signal(1);
         await Eventually.True(() => pair.Log.Split("reload refused").Length == before + faults.Length, TroubledPair.Soon, () => pair.Log);

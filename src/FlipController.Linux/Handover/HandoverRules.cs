@@ -88,8 +88,8 @@ public static class HandoverRules
             IPAddress[] own = [.. vips.Where(v => v.AddressFamily == family.Addresses)];
             string flow = $"type inet_proto . {family.Type} . inet_service . {family.Type} . inet_service; size {MostFlows}";
             Line(text, $"add set netdev {Table} vips{family} {{ type {family.Type}; }}");
-            foreach (string services4 in (string[])["tcp", "move", "stick"])
-                Line(text, $"add set netdev {Table} {services4}{family} {{ type {family.Type} . inet_service; }}");
+            foreach (string set in (string[])["tcp", "move", "stick"])
+                Line(text, $"add set netdev {Table} {set}{family} {{ type {family.Type} . inet_service; }}");
             Line(text, $"add set netdev {Table} noted{family} {{ {flow}; flags dynamic,timeout; timeout {NotedTime}; }}");
             Line(text, $"add set netdev {Table} moved{family} {{ {flow}; flags dynamic,timeout; timeout {MovedTime}; }}");
             Line(text, $"add set netdev {Table} closing{family} {{ {flow}; flags dynamic,timeout; timeout {ClosingTime}; }}");
