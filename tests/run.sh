@@ -207,7 +207,7 @@ for tier in "${tiers[@]}"; do
         pure) run_project FlipController.Core.Tests 120 ;;
         netns) run_project FlipController.Linux.Tests 600 ;;
         vm) run_vm_tier ;;
-        system) run_project FlipController.System.Tests 1800 ;;
+        system) run_project FlipController.System.Tests 3000 ;;
         long)
             FLIP_KILLS=${FLIP_KILLS:-300} FLIP_FLIPS=${FLIP_FLIPS:-2000} run_tier long 9000 "$(program FlipController.System.Tests)" \
                 -noLogo -noColor -maxThreads 1 -showLiveOutput -class '*KillTests' -class '*StormTests' ;;
