@@ -231,6 +231,8 @@ public sealed class TwoNodes : IDisposable
         {
             Write("keepalived.conf", KeepalivedConfig());
             if (!File.Exists(TrackFile)) Write("track", "0\n");
+            // A killed one that nobody has waited for yet counts as alive to the next one.
+            foreach (string pid in (string[])["keepalived.pid", "vrrp.pid"]) File.Delete(this[pid]);
             // In the foreground, VRRP alone, with pid files of its own: two of them and the host's do not know of each other.
             Keepalived = Net.Start("keepalived", "--dont-fork", "--log-console", "--log-detail", "--vrrp",
                 "--use-file", this["keepalived.conf"], "--pid", this["keepalived.pid"], "--vrrp_pid", this["vrrp.pid"]);
