@@ -209,11 +209,4 @@ internal static class DaemonProcess
         ControlApi.Map(app, fleet, node, handover, log, stopping);
         return app;
     }
-
-    private sealed class NoLifetime : IHostLifetime
-    {
-        public Task WaitForStartAsync(CancellationToken cancellationToken) => Task.CompletedTask;
-
-        public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
-    }
 }

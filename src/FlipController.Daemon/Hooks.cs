@@ -33,18 +33,21 @@ internal sealed class Hooks(PairEdge edge)
             .Replace("{slot}", slot?.Name() ?? "", StringComparison.Ordinal)
             .Replace("{flip}", $"{flip}", StringComparison.Ordinal)
             .Replace("{reason}", reason ?? "", StringComparison.Ordinal);
-        var program = new ChildProcess(arguments[0], [.. arguments.Skip(1).Select(Filled)])
-        {
-            Timeout = s_patience, WorkingDirectory = "/",
-        };
+        await RunAsync(edge.Name, name, [arguments[0], .. arguments.Skip(1).Select(Filled)], edge.Log, stop);
+    }
+
+    /// <param name="name">Of the key it is configured by.</param>
+    /// <param name="words">The program, and its arguments.</param>
+    public static async Task RunAsync(string pair, string name, ImmutableArray<string> words, ILogger log, CancellationToken stop)
+    {
+        var program = new ChildProcess(words[0], [.. words.Skip(1)]) { Timeout = s_patience, WorkingDirectory = "/" };
         try
         {
             await program.SucceedAsync(stop);
         }
         catch (FlipException e)
         {
-            edge.Log.LogWarning(new EventId(110, "HookFailed"), "pair {Pair}: hook {Hook}: {Why}; nothing else is changed by that",
-                edge.Name, name, e.Message);
+            log.LogWarning(new EventId(110, "HookFailed"), "pair {Pair}: hook {Hook}: {Why}; nothing else is changed by that", pair, name, e.Message);
         }
     }
 }

@@ -3,7 +3,6 @@ using System.Collections.Immutable;
 using System.Threading.Channels;
 using FlipController.Core;
 using FlipController.Core.Keepalived;
-using FlipController.Linux;
 using FlipController.Linux.Keepalived;
 
 namespace FlipController.Daemon.Keepalived;
@@ -15,7 +14,7 @@ namespace FlipController.Daemon.Keepalived;
 internal sealed class OwnEvents(OwnFifo? fifo, ILogger log) : IAsyncDisposable
 {
     private const int LongestQueue = 64;
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30), s_quiet = TimeSpan.FromMinutes(1);
+    private static readonly TimeSpan s_quiet = TimeSpan.FromMinutes(1);
 
     private readonly ConcurrentDictionary<string, Queue> _queues = new(StringComparer.Ordinal);
     private readonly CancellationTokenSource _stop = new();
@@ -49,17 +48,7 @@ internal sealed class OwnEvents(OwnFifo? fifo, ILogger log) : IAsyncDisposable
         try
         {
             await foreach (Run run in runs.ReadAllAsync(_stop.Token))
-            {
-                var program = new ChildProcess(run.Program[0], [.. run.Program.Skip(1), .. run.Event.Arguments]) { Timeout = s_patience, WorkingDirectory = "/" };
-                try
-                {
-                    await program.SucceedAsync(_stop.Token);
-                }
-                catch (FlipException e)
-                {
-                    log.LogWarning(new EventId(110, "HookFailed"), "pair {Pair}: hook {Hook}: {Why}; nothing else is changed by that", pair, "notify", e.Message);
-                }
-            }
+                await Hooks.RunAsync(pair, "notify", [.. run.Program, .. run.Event.Arguments], log, _stop.Token);
         }
         catch (OperationCanceledException) when (_stop.IsCancellationRequested)
         {

@@ -1,9 +1,9 @@
 using System.Collections.Immutable;
 using System.Net;
-using System.Net.NetworkInformation;
 using System.Text.Json;
 using FlipController.Core;
 using FlipController.Core.Keepalived;
+using FlipController.Linux.Handover;
 using FlipController.Linux.State;
 
 namespace FlipController.Daemon.Keepalived;
@@ -54,8 +54,8 @@ internal sealed class VrrpBoard(string stateDirectory, ILogger log)
     {
         VrrpKind kind = follows.Group is null ? VrrpKind.Instance : VrrpKind.Group;
         string name = follows.Group ?? follows.Instance!;
-        bool here = NetworkInterface.GetAllNetworkInterfaces().Where(i => i.NetworkInterfaceType != NetworkInterfaceType.Loopback)
-            .SelectMany(i => i.GetIPProperties().UnicastAddresses).Any(a => vips.Any(v => v.GetAddressBytes().AsSpan().SequenceEqual(a.Address.GetAddressBytes())));
+        using var places = new VipPlaces();
+        bool here = !places.Held(vips).IsEmpty;
         VrrpState? before = StateOf(follows);
         VrrpState now = here ? VrrpState.Master : before is null or VrrpState.Master ? VrrpState.Backup : before.Value;
         if (now != before) Hear(new VrrpEvent(kind, name, now, null), at, VrrpSource.Addresses);

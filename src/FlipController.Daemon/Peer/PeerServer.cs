@@ -225,11 +225,4 @@ internal sealed class PeerServer(IPEndPoint listen, IPAddress peer, PeerSeal sea
         }
         log.LogWarning(new EventId(191, "PeerDenied"), "{What} ({Unsaid} more since this was said last)", what, unsaid);
     }
-
-    private sealed class NoLifetime : IHostLifetime
-    {
-        public Task WaitForStartAsync(CancellationToken cancellationToken) => Task.CompletedTask;
-
-        public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
-    }
 }

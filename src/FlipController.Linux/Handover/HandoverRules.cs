@@ -170,9 +170,6 @@ public static class HandoverRules
         return $"flush set netdev {Table} alive\nadd element netdev {Table} alive {{ tcp timeout {time}, udp timeout {time} }}\n";
     }
 
-    /// <summary>The lease is over at once.</summary>
-    public static string Lapse() => $"flush set netdev {Table} alive\n";
-
     /// <summary>Handshakes that this node has begun: their SYNs may come again.</summary>
     public static IEnumerable<string> Note(IEnumerable<FourTuple> flows) => Add("noted", flows);
 

@@ -25,8 +25,6 @@ public sealed class HandoverTable : IDisposable
 
     public void Renew(TimeSpan lease) => _nft.Run("renew the lease of the peer", HandoverRules.Renew(lease));
 
-    public void Lapse() => _nft.Run("end the lease of the peer", HandoverRules.Lapse());
-
     public void Note(IEnumerable<FourTuple> flows)
     {
         foreach (string command in HandoverRules.Note(flows)) _nft.Run("note the handshakes under way", command);
